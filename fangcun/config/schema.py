@@ -1,0 +1,274 @@
+"""The recipe: one dataclass a section. They are the YAML's schema, the `--help` and the reference page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fangcun.config.constraints import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenShare,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+)
+from fangcun.config.model import ModelConfig
+
+
+@dataclass
+class CorpusConfig:
+    """Which text is read, how it is cut into documents, and what is held out."""
+
+    paths: list[str] | None = None
+    """Files, folders and globs of .txt .md .jsonl .json .csv .tsv .parquet, plain, .gz or .zst. `--text` is short for it."""
+
+    builtin: Literal["sanguo"] | None = None
+    """A text that comes with the installation: sanguo is the novel 三国演义. Ignored by nothing: paths and builtin exclude each other."""
+
+    text_key: str | None = None
+    """Field (or column) that holds the text. Null: the known schemas are tried."""
+
+    txt_split: Literal["file", "blank_lines", "separator", "chapter"] = "file"
+    """What one document is in a .txt or .md file."""
+
+    separator: str | None = None
+    """The string between documents, for txt_split: separator."""
+
+    chapter_pattern: str | None = None
+    """Regular expression that matches the first line of a document, for txt_split: chapter. Null: 第…回/章/卷/节."""
+
+    encoding: Literal["auto", "utf-8", "gb18030"] = "auto"
+    """Encoding of text files. auto tells UTF-8 (with or without BOM) and GB18030 apart."""
+
+    val_split: Literal["auto", "hash", "tail"] = "auto"
+    """hash: each document by its content, stable when documents are added. tail: the last share of the stream. auto: hash, tail under 200 documents."""
+
+    val_share: OpenShare | None = None
+    """Share held out for validation. Null: 0.1, and 0.005 above 1 GB of text."""
+
+    max_broken_share: Share = 0.01
+    """Above this share of broken documents or bytes reading stops with an error."""
+
+
+@dataclass
+class TokenizerConfig:
+    """Train a tokenizer on the corpus, or take one that exists."""
+
+    path: str | None = None
+    """A tokenizer to use as it is: a folder or file (tokenizer.json, vocab.json + merges.txt, *.tiktoken, sentencepiece *.model). Null: train one."""
+
+    kind: Literal["bpe", "char"] = "bpe"
+    """What to train: byte-level BPE, or one token a character."""
+
+    vocab_size: PositiveInt = 8192
+    """Size of a trained BPE vocabulary, special tokens included."""
+
+    trainer: Literal["tokenizers"] = "tokenizers"
+    """The library that trains BPE."""
+
+    max_han_run: PositiveInt = 4
+    """In training only, runs of hanzi are cut to this length, so that no token is longer."""
+
+    sample_bytes: PositiveInt = 200_000_000
+    """BPE is trained on at most this many UTF-8 bytes, evenly spread over the corpus."""
+
+
+@dataclass
+class TokensConfig:
+    """Token shards on disk."""
+
+    path: str | None = None
+    """Token shards of another run to use instead of packing. Null: pack the corpus."""
+
+    dtype: Literal["auto", "uint16", "uint32"] = "auto"
+    """Type of an id on disk. auto: uint16 for up to 65,536 ids."""
+
+    workers: PositiveInt | None = None
+    """Processes that encode. Null: one a core, and one for a small corpus."""
+
+    shard_tokens: PositiveInt = 268_435_456
+    """Tokens in one shard file at most."""
+
+
+@dataclass
+class TrainConfig:
+    """Batches, length of the run, schedule, logging and saving. Names are litgpt's."""
+
+    global_batch_size: PositiveInt = 64
+    """Samples of one optimizer step, over all micro-batches."""
+
+    micro_batch_size: PositiveInt = 16
+    """Samples of one forward pass; global_batch_size must be a multiple of it."""
+
+    max_seq_length: PositiveInt | None = None
+    """Tokens of a training sample. Null: model.block_size."""
+
+    max_steps: PositiveInt | None = None
+    """Stop after this many optimizer steps. Of several stop conditions the first one met ends the run."""
+
+    max_tokens: PositiveInt | None = None
+    """Stop after training on this many tokens."""
+
+    epochs: PositiveFloat | None = None
+    """Stop after this many passes over the training tokens."""
+
+    max_time: PositiveFloat | None = None
+    """Stop after this many seconds of training, evaluation included, summed over resumed parts."""
+
+    lr_schedule: Literal["cosine", "constant"] = "cosine"
+    """Learning rate after the warm-up, per optimizer step."""
+
+    lr_warmup_steps: NonNegativeInt = 100
+    """Steps over which the learning rate rises linearly from 0."""
+
+    lr_decay_steps: PositiveInt | None = None
+    """Step at which cosine reaches min_lr. Null: the last step of the run."""
+
+    min_lr: NonNegativeFloat = 0.0
+    """Learning rate at the end of cosine."""
+
+    max_norm: PositiveFloat | None = 1.0
+    """Gradients are scaled down to this global norm. Null: no clipping."""
+
+    log_interval: PositiveInt = 10
+    """Steps between two lines of the log and of metrics.jsonl."""
+
+    save_interval: PositiveInt | None = 1000
+    """Steps between two checkpoints. Null: only at the end and when interrupted."""
+
+    num_threads: PositiveInt | None = None
+    """CPU threads. Null: one a core."""
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW. No decay on norms, biases and embeddings."""
+
+    name: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw is torch's fused AdamW. adamw8bit is reserved for a later version and refused when run."""
+
+    lr: PositiveFloat = 1e-3
+    """Highest learning rate."""
+
+    weight_decay: NonNegativeFloat = 0.1
+    """Decoupled weight decay of the matrices."""
+
+    betas: tuple[OpenShare, OpenShare] = (0.9, 0.95)
+    """Decay rates of the two moments."""
+
+    eps: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+
+
+@dataclass
+class EvalConfig:
+    """Loss, perplexity and bits per byte on fixed windows, the same every time."""
+
+    interval: PositiveInt | None = 250
+    """Steps between two evaluations. Null: only where initial_validation and final_validation say so."""
+
+    max_iters: PositiveInt = 20
+    """Batches of micro_batch_size windows, from validation and as many from training text."""
+
+    initial_validation: bool = True
+    """Evaluate before the first step."""
+
+    final_validation: bool = True
+    """Evaluate after the last step, on all of the validation split (see final_max_iters)."""
+
+    final_max_iters: PositiveInt | None = None
+    """Batches of the final validation. Null: the whole validation split."""
+
+
+@dataclass
+class SamplesConfig:
+    """Texts that the model writes during training."""
+
+    prompts: list[str] | None = None
+    """Openings to continue. Null: three openings of validation documents."""
+
+    interval: PositiveInt | None = 500
+    """Steps between two rounds of samples. Null: only at the end."""
+
+    max_new_tokens: NonNegativeInt = 100
+    """Tokens of a sample. 0: no samples."""
+
+    temperature: NonNegativeFloat = 0.8
+    """0 is greedy."""
+
+    top_k: PositiveInt | None = 50
+    """Sample among the k likeliest tokens. Null: all."""
+
+    top_p: Share = 1.0
+    """Sample among the likeliest tokens that together have this probability."""
+
+    repetition_penalty: PositiveFloat = 1.0
+    """Above 1 makes tokens that were used less likely (Keskar et al. 2019)."""
+
+
+@dataclass
+class CheckpointConfig:
+    """Which checkpoints are kept."""
+
+    keep_last: PositiveInt = 2
+    """Newest checkpoints kept."""
+
+    keep_best: bool = True
+    """Also keep the one with the lowest validation loss."""
+
+
+@dataclass
+class Recipe:
+    """A whole run, from text to model."""
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    """Text in."""
+
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Characters to ids."""
+
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    """Ids on disk."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Shape of the model."""
+
+    init_from: str | None = None
+    """A Hugging Face folder (or one of our checkpoints) whose weights the run starts from. Its shape replaces `model`."""
+
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Training."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer."""
+
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    """Evaluation during training."""
+
+    samples: SamplesConfig = field(default_factory=SamplesConfig)
+    """Samples during training."""
+
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """Checkpoints."""
+
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1. auto: cuda when torch sees one."""
+
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile. auto: on CUDA where triton is installed, not on CPU."""
+
+    resume: bool | str = "auto"
+    """auto: go on from the newest checkpoint if there is one. true: there must be one. false: there must be none. Or a checkpoint folder."""
+
+    seed: NonNegativeInt = 42
+    """Seeds initial weights, data order, dropout and samples."""
+
+    out_dir: str | None = None
+    """Run folder. Null: runs/<recipe>. `--out` is short for it."""
+
+    trackers: list[Literal["jsonl", "tensorboard", "swanlab", "wandb", "trackio"]] = field(default_factory=lambda: ["jsonl"])
+    """Where metrics go besides metrics.jsonl, which is always written."""

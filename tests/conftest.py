@@ -1,0 +1,18 @@
+"""Shared fixtures: optional real data, and small text that the tests make themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real corpora beside the checkout; tests that want it are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the optional real data (../shared/data) is not here")
+    return folder
