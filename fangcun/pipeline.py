@@ -1,0 +1,285 @@
+"""`fangcun run`: corpus, tokenizer, tokens, pretraining, one after the other, each skipped when its result stands.
+
+A stage is done when its folder's fingerprint matches its inputs and settings. While a run has no checkpoint, a stage
+whose inputs or settings changed is made anew, and said so; once there is one, the same change is an error, for a
+trained model must not lose the text and the tokenizer it was trained with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+from fangcun.artifacts import (
+    MANIFEST,
+    Manifest,
+    RunLock,
+    list_checkpoints,
+    read_manifest,
+    remove_stale,
+    write_text_atomic,
+)
+from fangcun.config import LoadedRecipe, Recipe, dump_recipe, load_recipe
+from fangcun.console import Console, format_seconds
+from fangcun.errors import ConfigError, FangcunError
+
+Verb = Literal["run", "demo", "corpus", "tokenizer", "pack", "pretrain"]
+_STAGES = ("corpus", "tokenizer", "tokens")
+_LAST_STAGE = {"corpus": "corpus", "tokenizer": "tokenizer", "pack": "tokens"}
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived in a stage: unwind, leave nothing half written, exit 143."""
+
+
+def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = None) -> int:
+    """Walk the recipe's stages up to and including the verb's; return the exit code. Raises FangcunError."""
+    console = console or Console()
+    recipe = loaded.recipe
+    folder = Path(recipe.out_dir or Path("runs") / loaded.name)
+    if loaded.import_report is not None:
+        console.say(str(loaded.import_report))
+    check_surroundings(recipe, folder, verb)
+    before = signal.signal(signal.SIGTERM, _terminate) if os.name != "nt" else None
+    try:
+        with RunLock(folder):
+            remove_stale(folder)
+            return _run_locked(loaded, recipe, folder, verb, console)
+    except Terminated:
+        console.say(f"Terminated. Finished stages are kept; the same command goes on: {resume_command(loaded, folder)}")
+        return 143
+    except KeyboardInterrupt:
+        console.say(
+            f"Interrupted. Finished stages are kept; the same command goes on: {resume_command(loaded, folder)}"
+        )
+        return 130
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def resume_command(loaded: LoadedRecipe, folder: Path) -> str:
+    """What to type to go on with the run in `folder`."""
+    return f"fangcun run {folder / 'recipe.yaml'} --out {folder}"
+
+
+def check_surroundings(recipe: Recipe, folder: Path, verb: Verb) -> None:
+    """What can be known wrong before any stage begins: paths, a folder that is no run, an impossible device."""
+    if folder.exists() and not folder.is_dir():
+        raise FangcunError(f"out_dir: {folder} is a file, expected a folder. Choose another with --out.")
+    if folder.is_dir() and any(folder.iterdir()) and not _looks_like_run(folder):
+        raise FangcunError(f"out_dir: {folder} is not empty and no run folder. Choose another with --out.")
+    if recipe.tokens.path is None and recipe.corpus.paths is None and recipe.corpus.builtin is None:
+        raise ConfigError("no text: give files, folders or globs with --text PATH, or token shards with --tokens.path.")
+    for key, value in (
+        ("tokenizer.path", recipe.tokenizer.path),
+        ("tokens.path", recipe.tokens.path),
+        ("init_from", recipe.init_from),
+    ):
+        if value is not None and not Path(value).exists():
+            raise FangcunError(f"{key}: {value} does not exist.")
+    if verb in ("run", "demo", "pretrain"):
+        from fangcun.config import resolve_model
+        from fangcun.model import check_exportable
+        from fangcun.training.precision import choose_compute
+
+        choose_compute(recipe)
+        if recipe.init_from is None:
+            check_exportable(resolve_model(recipe.model, vocab_size=recipe.model.vocab_size or 512))
+
+
+def _looks_like_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("recipe.yaml", "writer.lock", "checkpoints", *_STAGES)) or any(
+        folder.glob("*.tmp-*")
+    )
+
+
+def _run_locked(loaded: LoadedRecipe, recipe: Recipe, folder: Path, verb: Verb, console: Console) -> int:
+    recipe = continue_recipe(recipe, folder, console)
+    recipe = borrow_tokenizer(recipe)
+    stages = Stages(recipe, folder, console, begun=bool(list_checkpoints(folder)))
+    if not stages.begun:
+        write_text_atomic(folder / "recipe.yaml", dump_recipe(recipe, header=f"Fangcun run, from recipe {loaded.name}"))
+    stages.walk(until=_LAST_STAGE.get(verb, "tokens"))
+    if verb in _LAST_STAGE:
+        console.say(f"done       {folder}")
+        return 0
+    from fangcun.summary import print_summary
+    from fangcun.training import pretrain
+
+    outcome = pretrain(
+        recipe, folder, tokens=stages.tokens, tokenizer_folder=stages.tokenizer, name=loaded.name, console=console
+    )
+    if not outcome.finished:
+        console.say(f"Stopped by {outcome.stopped_by}; saved. To go on: {resume_command(loaded, folder)}")
+        return outcome.exit_code
+    if not outcome.trained_steps:
+        console.say("pretrain   done before, skipped")
+    print_summary(folder, console, tokenizer=stages.tokenizer)
+    return 0
+
+
+def continue_recipe(recipe: Recipe, folder: Path, console: Console) -> Recipe:
+    """For a run that has checkpoints: refuse what may not change, and take over its own automatic choices."""
+    kept = list_checkpoints(folder)
+    if not kept or not (folder / "recipe.yaml").is_file():
+        return recipe
+    from fangcun.training.resume import adopt_choices, check_continuation
+
+    stored = load_recipe(folder / "recipe.yaml").recipe
+    for text in check_continuation(folder, stored, recipe):
+        console.warn(text)
+    return adopt_choices(stored, recipe)
+
+
+def borrow_tokenizer(recipe: Recipe) -> Recipe:
+    """With `init_from` and no tokenizer named, the model's own tokenizer is the one."""
+    if recipe.init_from is None or recipe.tokenizer.path is not None:
+        return recipe
+    return dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, path=recipe.init_from))
+
+
+class Stages:
+    """The artefact folders of a run, made or found in turn."""
+
+    def __init__(self, recipe: Recipe, folder: Path, console: Console, *, begun: bool) -> None:
+        self.recipe, self.folder, self.console, self.begun = recipe, folder, console, begun
+        self.corpus, self.tokenizer, self.tokens = (folder / stage for stage in _STAGES)
+
+    def walk(self, *, until: str) -> None:
+        """Make or skip the stages up to `until`."""
+        if self.recipe.tokens.path is not None:
+            self._use_tokens(Path(self.recipe.tokens.path))
+            return
+        corpus_fingerprint = self._corpus()
+        if until == "corpus":
+            return
+        tokenizer_fingerprint = self._tokenizer(corpus_fingerprint)
+        if until == "tokenizer":
+            return
+        self._tokens(corpus_fingerprint, tokenizer_fingerprint)
+
+    def _corpus(self) -> str:
+        from fangcun.corpus import build_corpus, corpus_fingerprint
+
+        fingerprint, _ = corpus_fingerprint(self.recipe.corpus, self._known_inputs(self.corpus, "corpus"))
+
+        def describe(manifest: Manifest) -> str:
+            train, val = manifest.counts["train"], manifest.counts["val"]
+            return (
+                f"{train['documents'] + val['documents']:,} documents, {train['characters'] + val['characters']:,} "
+                f"characters, {val['characters']:,} of them for validation"
+            )
+
+        def build(line: Callable[[int, int], None]) -> Manifest:
+            return build_corpus(self.recipe.corpus, self.corpus, progress=line)
+
+        self._stage("corpus", self.corpus, fingerprint, build, describe)
+        return fingerprint
+
+    def _tokenizer(self, corpus_fingerprint: str) -> str:
+        from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint
+
+        fingerprint, _ = tokenizer_fingerprint(
+            self.recipe.tokenizer, corpus_fingerprint, self._known_inputs(self.tokenizer, "tokenizer")
+        )
+
+        def describe(manifest: Manifest) -> str:
+            source = self.recipe.tokenizer.path or f"trained, {self.recipe.tokenizer.kind}"
+            return f"{manifest.counts['vocab_size']:,} ids ({source})"
+
+        def build(line: Callable[[int, int], None]) -> Manifest:
+            return build_tokenizer(
+                self.recipe.tokenizer, self.corpus, self.tokenizer, corpus_fingerprint=corpus_fingerprint, progress=line
+            )
+
+        self._stage("tokenizer", self.tokenizer, fingerprint, build, describe)
+        return fingerprint
+
+    def _tokens(self, corpus_fingerprint: str, tokenizer_fp: str) -> str:
+        from fangcun.tokens import pack, tokens_fingerprint
+
+        fingerprint = tokens_fingerprint(self.recipe.tokens, corpus_fingerprint, tokenizer_fp)
+
+        def describe(manifest: Manifest) -> str:
+            train, val = manifest.counts["train"], manifest.counts["val"]
+            note = (
+                ""
+                if train["comparable"] and val["comparable"]
+                else "; bits per byte not comparable: "
+                + (
+                    train.get("not_comparable_because")
+                    or val.get("not_comparable_because")
+                    or "the tokenizer loses text"
+                )
+            )
+            return f"{train['tokens']:,} training and {val['tokens']:,} validation tokens, {manifest.settings['dtype']}{note}"
+
+        def build(line: Callable[[int, int], None]) -> Manifest:
+            return pack(self.corpus, self.tokenizer, self.tokens, self.recipe.tokens, progress=line)
+
+        self._stage("tokens", self.tokens, fingerprint, build, describe)
+        return fingerprint
+
+    def _stage(
+        self, name: str, path: Path, fingerprint: str,
+        build: Callable[[Callable[[int, int], None]], Manifest], describe: Callable[[Manifest], str],
+    ) -> None:  # fmt: skip
+        if (path / MANIFEST).is_file():
+            manifest = read_manifest(path, name)
+            if manifest.fingerprint == fingerprint:
+                self.console.say(f"{name:<10} done before, skipped: {describe(manifest)}")
+                return
+            if self.begun:
+                raise FangcunError(
+                    f"{path} was made from other inputs or settings than there are now (the text, the tokenizer or the "
+                    f"{name} settings changed), and {self.folder} already holds checkpoints trained on it. "
+                    "A run is never rebuilt: put the inputs back, or use --out NEW for a new run."
+                )
+            self.console.say(f"{name:<10} inputs or settings changed, made anew")
+        elif self.begun:
+            self.console.say(f"{name:<10} is missing, made anew")
+        started = time.perf_counter()
+        manifest = build(self.console.progress(name))
+        if manifest.fingerprint != fingerprint:
+            raise FangcunError(f"{name}: the inputs changed while they were read. Run the same command again.")
+        self.console.say(f"{name:<10} {describe(manifest)}  [{format_seconds(time.perf_counter() - started)}]")
+
+    def _known_inputs(self, path: Path, kind: str) -> list[dict[str, Any]]:
+        return read_manifest(path, kind).inputs if (path / MANIFEST).is_file() else []
+
+    def _use_tokens(self, given: Path) -> None:
+        """Tokens of another run: a tokens folder, or a run that has one; its tokenizer lies beside it or is named."""
+        self.tokens = given / "tokens" if (given / "tokens" / MANIFEST).is_file() else given
+        manifest = read_manifest(self.tokens, "tokens")
+        named = self.recipe.tokenizer.path
+        if named is None:
+            self.tokenizer = self.tokens.parent / "tokenizer"
+            if not (self.tokenizer / "tokenizer.json").is_file():
+                raise FangcunError(
+                    f"tokens.path: {self.tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
+                )
+        else:
+            from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint
+
+            fingerprint, _ = tokenizer_fingerprint(
+                self.recipe.tokenizer, "", self._known_inputs(self.tokenizer, "tokenizer")
+            )
+            self._stage(
+                "tokenizer",
+                self.tokenizer,
+                fingerprint,
+                lambda line: build_tokenizer(self.recipe.tokenizer, None, self.tokenizer, progress=line),
+                lambda m: f"{m.counts['vocab_size']:,} ids ({named})",
+            )
+        self.console.say(f"tokens     from {self.tokens}: {manifest.counts['train']['tokens']:,} training tokens")
