@@ -1,0 +1,22 @@
+"""Token shards: a corpus as ids on disk, and the order in which training reads them.
+
+Flat little-endian files that any tool can open; each token but the first is a target exactly once an epoch; the data
+position of a run is one number, and the same batches come at every world size.
+"""
+
+from fangcun.tokens.format import ShardWriter, TokenSplit, choose_dtype, open_split
+from fangcun.tokens.loader import MASKED, Batches, fetch_windows, fixed_windows
+from fangcun.tokens.order import Window, WindowOrder
+
+__all__ = [
+    "MASKED",
+    "Batches",
+    "ShardWriter",
+    "TokenSplit",
+    "Window",
+    "WindowOrder",
+    "choose_dtype",
+    "fetch_windows",
+    "fixed_windows",
+    "open_split",
+]

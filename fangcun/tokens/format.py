@@ -1,0 +1,223 @@
+"""Token shards on disk: how they are written and read.
+
+A split (`train`, `val`) is a series of shards, numbered from 0. A shard is three files of plain little-endian
+numbers without headers, so that any tool can open them:
+
+| file              | type             | content                                                               |
+|-------------------|------------------|-----------------------------------------------------------------------|
+| `train-00000.bin`   | uint16 or uint32 | token ids, one after the other (nanoGPT's layout)                     |
+| `train-00000.idx`   | uint64           | for each document that ends in this shard: position after its last token, counted in tokens from the start of this shard |
+| `train-00000.bytes` | uint64           | for each of those documents: UTF-8 bytes of its text                  |
+
+    ids = np.fromfile("train-00000.bin", dtype="<u2")      # or "<u4": settings.dtype of manifest.json
+    ends = np.fromfile("train-00000.idx", dtype="<u8")
+    first_document = ids[: ends[0]]                        # its last id is the end-of-document token
+
+Shards hold whole documents; only a document longer than a shard is cut, and it is listed where it ends. A split
+without text has one shard of empty files. `manifest.json` says dtype, vocab_size, eos_id, and for each split tokens,
+documents and bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from fangcun.artifacts import Manifest, read_manifest
+from fangcun.errors import ConfigError, FangcunError
+
+KIND = "tokens"
+SPLITS = ("train", "val")
+NUMBER = np.dtype("<u8")
+"""Type of document ends and byte counts on disk."""
+_DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
+
+DtypeName = Literal["auto", "uint16", "uint32"]
+SplitName = Literal["train", "val"]
+
+
+def disk_dtype(name: str) -> np.dtype[Any]:
+    """The little-endian numpy type for "uint16" or "uint32"."""
+    if name not in _DTYPES:
+        raise FangcunError(f"tokens.dtype is '{name}', expected one of auto, {', '.join(_DTYPES)}.")
+    return _DTYPES[name]
+
+
+def choose_dtype(name: str, vocab_size: int) -> str:
+    """ "uint16" or "uint32": the type asked for, or for "auto" the smallest that holds ids 0 … vocab_size - 1.
+
+    Raises ConfigError when the type asked for is too small.
+    """
+    if name == "auto":
+        return "uint16" if vocab_size <= 1 << 16 else "uint32"
+    n_ids = 1 << (8 * disk_dtype(name).itemsize)
+    if vocab_size > n_ids:
+        raise ConfigError(
+            f"tokens.dtype: {name} holds {n_ids:,} different ids, but the tokenizer has {vocab_size:,}. "
+            "Use tokens.dtype: uint32 (or auto), or a smaller vocabulary."
+        )
+    return name
+
+
+class ShardWriter:
+    """Writes the documents of one split into `folder`, in order, with a new shard whenever one is full.
+
+    A context manager. Counts what it wrote in `tokens`, `documents`, `bytes`.
+    """
+
+    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
+        if shard_tokens < 1:
+            raise ConfigError(f"tokens.shard_tokens is {shard_tokens}, expected at least 1.")
+        self.tokens = self.documents = self.bytes = 0
+        self._folder, self._split, self._shard_tokens = Path(folder), split, shard_tokens
+        self._dtype = disk_dtype(dtype)
+        self._shard = -1
+        self._filled = 0
+        """Tokens in the shard that is open."""
+        self._files: tuple[BinaryIO, ...] = ()
+
+    def __enter__(self) -> ShardWriter:
+        self._roll()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        for file in self._files:
+            file.close()
+        self._files = ()
+
+    def _roll(self) -> None:
+        self._close()
+        self._shard += 1
+        self._filled = 0
+        stem = f"{self._split}-{self._shard:05d}"
+        names = (f"{stem}.{end}" for end in ("bin", "idx", "bytes"))
+        self._files = tuple(open(self._folder / name, "wb") for name in names)  # noqa: SIM115 (closed by _close)
+
+    def _write_ids(self, ids: np.ndarray) -> None:
+        self._files[0].write(ids.tobytes())
+        self._filled += len(ids)
+        self.tokens += len(ids)
+
+    def _write_ends(self, ends: np.ndarray, n_bytes: np.ndarray) -> None:
+        self._files[1].write(ends.astype(NUMBER).tobytes())
+        self._files[2].write(n_bytes.astype(NUMBER).tobytes())
+        self.documents += len(ends)
+        self.bytes += int(n_bytes.sum())
+
+    def add(self, ids: np.ndarray, lengths: np.ndarray, n_bytes: np.ndarray) -> None:
+        """Append documents: their ids laid end to end, tokens of each (at least 1), UTF-8 bytes of the text of each."""
+        ids = np.asarray(ids).astype(self._dtype, copy=False)
+        ends = np.cumsum(np.asarray(lengths, dtype=np.int64))
+        n_bytes = np.asarray(n_bytes, dtype=np.int64)
+        at, done = 0, 0  # ids and documents written so far
+        while done < len(ends):
+            fits = int(np.searchsorted(ends, at + self._shard_tokens - self._filled, side="right"))
+            if fits > done:
+                base = self._filled - at
+                stop = int(ends[fits - 1])
+                self._write_ids(ids[at:stop])
+                self._write_ends(ends[done:fits] + base, n_bytes[done:fits])
+                at, done = stop, fits
+            elif self._filled:
+                self._roll()
+            else:  # a document longer than a whole shard
+                while int(ends[done]) - at > self._shard_tokens:
+                    self._write_ids(ids[at : at + self._shard_tokens])
+                    at += self._shard_tokens
+                    self._roll()
+                # The rest of it fits now: the next turn of the outer loop writes it and its end.
+
+
+class TokenSplit:
+    """One split of a tokens folder: a stream of `n_tokens` ids over all its shards, mapped, not loaded."""
+
+    def __init__(self, folder: Path, split: str, manifest: Manifest) -> None:
+        self.folder, self.split = Path(folder), split
+        settings, counts = manifest.settings, manifest.counts[split]
+        self.dtype: np.dtype[Any] = disk_dtype(settings["dtype"])
+        self.vocab_size: int = settings["vocab_size"]
+        self.eos_id: int = settings["eos_id"]
+        self.tokenizer_fingerprint: str = settings["tokenizer_fingerprint"]
+        self.n_documents: int = counts["documents"]
+        self.total_bytes: int = counts["bytes"]
+        self.comparable: bool = counts["comparable"]
+        """Whether bits per byte of this split may be compared with other tokenizers'."""
+        self.not_comparable_because: str | None = counts["not_comparable_because"]
+        pattern = re.compile(rf"{split}-\d{{5,}}\.bin")
+        names = sorted((n for n in manifest.files if pattern.fullmatch(n)), key=lambda n: (len(n), n))
+        self._stems = [self.folder / name.removesuffix(".bin") for name in names]
+        self._shards = [_map_file(stem.with_name(stem.name + ".bin"), self.dtype) for stem in self._stems]
+        self._starts = np.concatenate([[0], np.cumsum([len(s) for s in self._shards])]).astype(np.int64)
+        self.n_tokens = int(self._starts[-1])
+        if self.n_tokens != counts["tokens"]:
+            raise FangcunError(
+                f"{self.folder} holds {self.n_tokens:,} {split} tokens, its manifest says {counts['tokens']:,}: the "
+                f"tokens are damaged. Remove {self.folder} to have them made anew."
+            )
+
+    def __len__(self) -> int:
+        return self.n_tokens
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Ids of positions start … stop - 1, int64, (stop - start,)."""
+        if not 0 <= start <= stop <= self.n_tokens:
+            raise IndexError(f"tokens {start}:{stop} of {self.n_tokens}")
+        out = np.empty((1, stop - start), dtype=np.int64)
+        self.read_rows([start], out)
+        return out[0]
+
+    def read_rows(self, starts: Any, out: np.ndarray) -> None:
+        """Fill row i of `out` (rows, length) with the ids from position starts[i] on. No row may pass the end."""
+        length = out.shape[1]
+        single = self._shards[0] if len(self._shards) == 1 else None
+        for row, start in zip(out, starts, strict=True):
+            if single is not None:
+                row[:] = single[start : start + length]
+                continue
+            shard = int(np.searchsorted(self._starts, start, side="right")) - 1
+            filled = 0
+            while filled < length:
+                ids = self._shards[shard]
+                inside = int(start) + filled - int(self._starts[shard])
+                part = ids[inside : inside + length - filled]
+                row[filled : filled + len(part)] = part
+                filled += len(part)
+                shard += 1
+
+    @cached_property
+    def document_ends(self) -> np.ndarray:
+        """Position after the last token of each document in the stream, int64, (n_documents,)."""
+        parts = [np.fromfile(s.with_name(s.name + ".idx"), NUMBER).astype(np.int64) for s in self._stems]
+        return np.concatenate([part + start for part, start in zip(parts, self._starts, strict=False)])
+
+    @cached_property
+    def document_bytes(self) -> np.ndarray:
+        """UTF-8 bytes of the text of each document, int64, (n_documents,)."""
+        return np.concatenate(
+            [np.fromfile(s.with_name(s.name + ".bytes"), NUMBER).astype(np.int64) for s in self._stems]
+        )
+
+
+def _map_file(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
+    """A file as a read-only array without reading it. Empty files cannot be mapped."""
+    if path.stat().st_size == 0:
+        return np.empty(0, dtype)
+    # As a plain array: slices of np.memmap cost several times as much.
+    return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
+
+
+def open_split(folder: Path | str, split: str) -> TokenSplit:
+    """Open "train" or "val" of a tokens folder. Raises FangcunError where it is no whole tokens folder."""
+    if split not in SPLITS:
+        raise FangcunError(f"A tokens folder has no split '{split}', expected one of {', '.join(SPLITS)}.")
+    return TokenSplit(Path(folder), split, read_manifest(Path(folder), KIND))
