@@ -1,0 +1,26 @@
+"""Documents in, clean documents out.
+
+Reads the files people have in constant memory, cleans them, holds out a validation share, and writes the corpus
+artefact. What was broken or left out is counted and named.
+"""
+
+from fangcun.corpus.build import build_corpus, corpus_fingerprint
+from fangcun.corpus.builtin import builtin_file
+from fangcun.corpus.documents import Document
+from fangcun.corpus.files import list_files
+from fangcun.corpus.normalize import normalize
+from fangcun.corpus.readers import read_documents
+from fangcun.corpus.report import ReadReport
+from fangcun.corpus.shards import iter_split
+
+__all__ = [
+    "Document",
+    "ReadReport",
+    "build_corpus",
+    "builtin_file",
+    "corpus_fingerprint",
+    "iter_split",
+    "list_files",
+    "normalize",
+    "read_documents",
+]

@@ -1,0 +1,132 @@
+"""The corpus stage: read, clean, split, write the artefact."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fangcun.artifacts import Manifest, describe_inputs, fingerprint, write_artifact
+from fangcun.config.schema import CorpusConfig
+from fangcun.corpus.documents import Document
+from fangcun.corpus.files import short_names
+from fangcun.corpus.readers import Progress, input_files, read_documents
+from fangcun.corpus.report import ReadReport
+from fangcun.corpus.shards import ShardWriter, read_shards
+from fangcun.corpus.split import choose_share, choose_split, split_by_hash, split_by_tail
+from fangcun.errors import FangcunError
+
+# Raised whenever the same input would give other documents than before.
+RULES_VERSION = 1
+_SPOOL_LEVEL = 1
+# Where the text lies and how much damage is allowed do not change what comes out.
+_WITHOUT_EFFECT = ("paths", "max_broken_share")
+
+
+def corpus_fingerprint(
+    config: CorpusConfig, known_inputs: list[dict[str, Any]] | None = None
+) -> tuple[str, list[dict[str, Any]]]:
+    """The fingerprint a corpus built from `config` has, and the description of its input files.
+
+    It covers the settings that matter and each input's content and name below their common folder, in reading order;
+    not where that folder lies. Files whose path, size and time stand in `known_inputs` are not read again.
+    Raises FangcunError when the inputs are not there.
+    """
+    files, _ = input_files(config)
+    names = short_names(files)
+    try:
+        inputs = describe_inputs([path.absolute() for path in files], known_inputs)
+    except OSError as error:
+        raise FangcunError(
+            f"{error.filename} cannot be read: {error.strerror}. Check the file and its rights."
+        ) from error
+    content = [[names[path], entry["sha256"]] for path, entry in zip(files, inputs, strict=True)]
+    return fingerprint("corpus", RULES_VERSION, _settings(config), content), inputs
+
+
+def build_corpus(
+    config: CorpusConfig,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    known_inputs: list[dict[str, Any]] | None = None,
+) -> Manifest:
+    """Build the corpus artefact at `out` (replacing one that stands there) and return its manifest.
+
+    Writes `train-00000.jsonl.zst`, `val-00000.jsonl.zst` (more when large) and `drops.json`. The same input gives the
+    same bytes. Memory is constant: where the split depends on totals, documents wait in a packed file in the folder.
+    `progress(done_bytes, total_bytes)` counts bytes of the input files. Raises FangcunError.
+    """
+    out = Path(out)
+    print_of_all, inputs = corpus_fingerprint(config, known_inputs)
+    report = ReadReport()
+    manifest = Manifest("corpus", print_of_all, _settings(config), inputs=inputs)
+    with _clear_write_errors(out), write_artifact(out, manifest) as folder:
+        documents = read_documents(config, report, progress=progress)
+        with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
+            writers = {"train": train, "val": val}
+            how = share = None
+            for name, document in _split(config, documents, folder, manifest):
+                writers[name].write(document)
+            how, share = manifest.settings["val_split_used"], manifest.settings["val_share_used"]
+        _check_split(train, val, how, share)
+        drops = json.dumps(report.as_dict(), ensure_ascii=False, indent=1)
+        (folder / "drops.json").write_text(drops + "\n", encoding="utf-8", newline="\n")
+        manifest.counts = {
+            "train": train.counts(),
+            "val": val.counts(),
+            "files": len(report.files),
+            "skipped_files": len(report.skipped),
+            **{name: report.total(name) for name in ("empty_documents", "broken_records", "broken_bytes")},
+        }
+    return manifest
+
+
+def _settings(config: CorpusConfig) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in _WITHOUT_EFFECT}
+
+
+def _split(
+    config: CorpusConfig, documents: Iterable[Document], folder: Path, manifest: Manifest
+) -> Iterator[tuple[str, Document]]:
+    """Documents with their split; writes what `auto` came to into the manifest's settings."""
+    if config.val_split == "hash" and config.val_share is not None:
+        manifest.settings |= {"val_split_used": "hash", "val_share_used": config.val_share}
+        yield from split_by_hash(documents, config.val_share)
+        return
+    with ShardWriter(folder, "spool", level=_SPOOL_LEVEL) as spool:
+        for document in documents:
+            spool.write(document)
+    how, share = choose_split(config.val_split, spool.documents), choose_share(config.val_share, spool.bytes)
+    manifest.settings |= {"val_split_used": how, "val_share_used": share}
+    waiting = read_shards(spool.paths)
+    yield from split_by_hash(waiting, share) if how == "hash" else split_by_tail(waiting, share, spool.characters)
+    for path in spool.paths:
+        path.unlink()
+
+
+def _check_split(train: ShardWriter, val: ShardWriter, how: str, share: float) -> None:
+    total = train.documents + val.documents
+    if not train.documents:
+        raise FangcunError(
+            f"No text is left to train on: all {total} documents went to validation (val_split {how}, val_share {share}). Add text, or lower --corpus.val_share."
+        )
+    if share > 0 and not val.documents:
+        raise FangcunError(
+            f"No text is held out: none of {total} documents went to validation (val_split {how}, val_share {share}). Add text, raise --corpus.val_share, or use --corpus.val_split tail."
+        )
+
+
+@contextlib.contextmanager
+def _clear_write_errors(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedy = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Check its rights"
+        raise FangcunError(
+            f"{out} cannot be written: {error.strerror or error}. {remedy}, or choose another folder with --out."
+        ) from error

@@ -1,0 +1,125 @@
+"""Which files a corpus is made of: files, folders and globs, in a stable order; what is left out is named."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from pathlib import Path
+
+from fangcun.errors import FangcunError
+
+SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
+COMPRESSIONS = (".gz", ".zst")
+_NOT_TEXT = re.compile(r"(readme|license|licence)", re.IGNORECASE)
+_RUN_FOLDER_FILES = ("recipe.yaml", "writer.lock")
+
+
+def suffixes(path: Path) -> tuple[str, str]:
+    """Format and compression of a file by its name: `("jsonl", "zst")` for x.jsonl.zst, `("txt", "")` for x.txt, `("", "")` when unknown."""
+    parts = [suffix.lower() for suffix in path.suffixes[-2:]]
+    compression = parts.pop() if parts and parts[-1] in COMPRESSIONS else ""
+    if not parts or parts[-1] not in SUFFIXES or (compression and parts[-1] == ".parquet"):
+        return "", ""
+    return parts[-1][1:], compression[1:]
+
+
+def _natural(path: Path) -> list[tuple[int, int, str]]:
+    """Sort key in which part-2 comes before part-10."""
+    return [
+        (0, int(piece), "") if piece.isdigit() and piece.isascii() else (1, 0, piece)
+        for piece in re.split(r"(\d+)", path.as_posix())
+    ]
+
+
+def list_files(paths: list[str]) -> tuple[list[Path], list[Path]]:
+    """The files to read, and the ones left out.
+
+    A folder is walked (links followed, each file once), in natural order of names; README*, LICENSE*, hidden files,
+    unknown suffixes and run folders are left out. A file named outright is read whatever its name, if its suffix is
+    known. Raises FangcunError for a path that is not there, cannot be read, or leaves nothing to read.
+    """
+    used: dict[Path, Path] = {}
+    skipped: dict[Path, Path] = {}
+    for given in paths:
+        path = Path(given).expanduser()
+        try:
+            is_folder, is_there = path.is_dir(), path.exists()
+        except PermissionError as error:
+            raise FangcunError(
+                f"{given} cannot be read: permission denied. Change the rights of the folders it lies in."
+            ) from error
+        if is_folder:
+            _walk(path, used, skipped)
+        elif is_there:
+            if not suffixes(path)[0]:
+                raise FangcunError(
+                    f"{given} has no suffix that is known. Expected one of {' '.join(SUFFIXES)}, plain, .gz or .zst (.parquet plain)."
+                )
+            used.setdefault(path.resolve(), path)
+        elif glob.has_magic(given):
+            # Path.glob takes no absolute patterns before Python 3.13.
+            matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
+            found = sorted(map(Path, matches), key=_natural)
+            if not found:
+                raise FangcunError(
+                    f"The pattern {given} matches no file. Check it, or quote it so that the shell leaves it alone."
+                )
+            for match in found:
+                if match.is_dir():
+                    # `**` names every folder on the way; their files are matched on their own.
+                    if "**" not in given:
+                        _walk(match, used, skipped)
+                else:
+                    _sort_in(match, used, skipped)
+        else:
+            raise FangcunError(
+                f"{given} does not exist. Expected a text file, a folder or a pattern such as 'books/*.txt'."
+            )
+    for file in used.values():
+        if not os.access(file, os.R_OK):
+            raise FangcunError(f"{file} cannot be read: permission denied. Change its rights: chmod u+r {file}")
+    if not used:
+        named = ", ".join(str(path) for path in list(skipped.values())[:5])
+        left_out = f" Left out: {named}{' …' if len(skipped) > 5 else ''}." if skipped else ""
+        raise FangcunError(
+            f"{', '.join(map(str, paths))} holds no text file. Expected {' '.join(SUFFIXES)}, plain, .gz or .zst.{left_out}"
+        )
+    return list(used.values()), [path for key, path in skipped.items() if key not in used]
+
+
+def _sort_in(path: Path, used: dict[Path, Path], skipped: dict[Path, Path]) -> None:
+    left_out = path.name.startswith(".") or _NOT_TEXT.match(path.name) or not suffixes(path)[0]
+    (skipped if left_out else used).setdefault(path.resolve(), path)
+
+
+def _walk(folder: Path, used: dict[Path, Path], skipped: dict[Path, Path]) -> None:
+    def refuse(error: OSError) -> None:
+        raise FangcunError(
+            f"{error.filename} cannot be read: {error.strerror}. Change its rights, or name the files to read."
+        )
+
+    visited: set[str] = set()
+    files: list[Path] = []
+    for name, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        real = os.path.realpath(name)
+        # A run folder under the text folder would feed a model's own output back to it.
+        if real in visited or any(mark in names for mark in _RUN_FOLDER_FILES):
+            if real not in visited:
+                skipped.setdefault(Path(real), Path(name))
+            folders.clear()
+            continue
+        visited.add(real)
+        for hidden in [sub for sub in folders if sub.startswith(".")]:
+            folders.remove(hidden)
+            skipped.setdefault((Path(name) / hidden).resolve(), Path(name) / hidden)
+        files += [Path(name) / file for file in names]
+    for file in sorted(files, key=_natural):
+        _sort_in(file, used, skipped)
+
+
+def short_names(files: list[Path]) -> dict[Path, str]:
+    """A name for each file that does not depend on where the corpus lies: the path below the deepest common folder."""
+    absolute = [file.absolute() for file in files]
+    common = Path(os.path.commonpath([path.parent for path in absolute])) if absolute else Path()
+    return {file: path.relative_to(common).as_posix() for file, path in zip(files, absolute, strict=True)}

@@ -1,0 +1,202 @@
+"""Files to clean documents in constant memory: the one path every text takes, whatever its format."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fangcun.config.schema import CorpusConfig
+from fangcun.corpus.builtin import builtin_file
+from fangcun.corpus.documents import Document, document_id, split_lines, split_text
+from fangcun.corpus.encoding import StreamDecoder
+from fangcun.corpus.files import list_files, short_names, suffixes
+from fangcun.corpus.json_stream import MAX_RECORD_CHARACTERS, parse_json, stream_json
+from fangcun.corpus.normalize import normalize
+from fangcun.corpus.report import FileReport, ReadReport
+from fangcun.corpus.schemas import NoTextError, texts
+from fangcun.corpus.streams import ByteStream
+from fangcun.corpus.tables import read_csv, read_parquet
+from fangcun.errors import ConfigError, FangcunError, did_you_mean
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes of the input files read so far, and their total."""
+
+_PROGRESS_BYTES = 1 << 20
+# Records without the field the user named before reading stops: fewer than this at the start may be odd ones.
+_PATIENCE_RECORDS = 100
+# A file this far in that is mostly not text is given up at once, and not at its end.
+_HOPELESS_BYTES = 8 << 20
+_HOPELESS_SHARE = 0.5
+
+
+def input_files(config: CorpusConfig) -> tuple[list[Path], list[Path]]:
+    """The files a corpus is made of, and the ones left out. Raises FangcunError."""
+    if config.paths and config.builtin:
+        raise ConfigError(
+            "corpus.paths and corpus.builtin are both given; a corpus is one or the other. Remove one of them."
+        )
+    if config.builtin:
+        return [builtin_file(config.builtin)], []
+    if not config.paths:
+        raise ConfigError(
+            "There is no text to read: corpus.paths is empty. Name files or folders with --text PATH, or take the novel that comes along: --corpus.builtin sanguo"
+        )
+    return list_files(config.paths)
+
+
+def read_documents(config: CorpusConfig, report: ReadReport, *, progress: Progress | None = None) -> Iterator[Document]:
+    """Yield the documents of a corpus, cleaned, in the order of its files; empty ones are counted and left out.
+
+    `report` is filled on the way. Memory does not grow with the corpus (a single document is held whole).
+    Raises FangcunError: nothing to read, unreadable files, more broken than `max_broken_share`, no document at all.
+    """
+    files, skipped = input_files(config)
+    names = short_names(files + skipped)
+    report.skipped = [names[path] for path in skipped]
+    sizes = {path: path.stat().st_size for path in files}
+    total_bytes, done_bytes, shown_bytes = sum(sizes.values()), 0, 0
+    for path in files:
+        reader = _FileReader(path, names[path], config, report)
+        for document in reader.documents():
+            yield document
+            now = done_bytes + reader.position_bytes()
+            if progress and now - shown_bytes >= _PROGRESS_BYTES:
+                progress(now, total_bytes)
+                shown_bytes = now
+        done_bytes += sizes[path]
+    if progress:
+        progress(total_bytes, total_bytes)
+    report.check(config.max_broken_share)
+    if not report.total("documents"):
+        found = f" Broken: {report.first_places()}." if report.samples else ""
+        raise FangcunError(
+            f"The corpus is empty: {len(files)} file{'s' if len(files) > 1 else ''} read ({', '.join(names[path] for path in files[:3])}{' …' if len(files) > 3 else ''}), no text found.{found}"
+        )
+
+
+class _FileReader:
+    """One input file on its way to documents, with its counts."""
+
+    def __init__(self, path: Path, name: str, config: CorpusConfig, report: ReadReport) -> None:
+        self.path, self.name, self.config, self.report = path, name, config, report
+        self.counts = FileReport(name)
+        report.files.append(self.counts)
+        self.stream = ByteStream(path)
+        self._share: float | None = None
+        self._lacking = 0
+
+    def position_bytes(self) -> int:
+        """How far the file on disk has been read."""
+        return self.stream.position_bytes if self._share is None else int(self._share * self.path.stat().st_size)
+
+    def documents(self) -> Iterator[Document]:
+        for place, text in self._texts():
+            clean = normalize(text)
+            if clean:
+                self.counts.documents += 1
+                yield Document(clean, place, document_id(clean))
+            else:
+                self.counts.empty_documents += 1
+        if self._share is None:
+            self.counts.bytes = self.stream.unpacked_bytes
+        if self._lacking and not self.counts.documents:
+            self._complain_of_text_key()
+
+    def _texts(self) -> Iterator[tuple[str, str]]:
+        """(place, text as it stands in the file)."""
+        kind = suffixes(self.path)[0]
+        if kind in ("txt", "md"):
+            whole = self.config.txt_split == "file"
+            for line, text in split_text(
+                self._decoded(), self.config.txt_split, self.config.separator, self.config.chapter_pattern
+            ):
+                yield self.name if whole else f"{self.name}:{line}", text
+            return
+        for place, record in self._records(kind):
+            several = 0
+            try:
+                for text in texts(record, self.config.text_key):
+                    several += 1
+                    yield place if several == 1 else f"{place}.{several}", text
+            except NoTextError as error:
+                self._no_text(place, record, str(error))
+
+    def _records(self, kind: str) -> Iterator[tuple[str, Any]]:
+        if kind == "parquet":
+            self.counts.bytes = self.path.stat().st_size
+            self.counts.encoding = "parquet"
+            for row, share, record in read_parquet(self.path, self.config.text_key):
+                self._share = share
+                yield f"{self.name}:{row}", record
+        elif kind in ("csv", "tsv"):
+            delimiter = "," if kind == "csv" else "\t"
+            for line, record in read_csv(self._decoded(), self.name, delimiter, self.config.text_key, self._broken):
+                yield f"{self.name}:{line}", record
+        else:
+            yield from self._json(kind)
+
+    def _json(self, kind: str) -> Iterator[tuple[str, Any]]:
+        blocks = self._decoded()
+        # JSON lines are read by line, where a broken one costs nothing but itself. What is named .jsonl and is an
+        # array is read as an array.
+        head = next((block for block in blocks if block.strip()), "")
+        blocks = itertools.chain([head], blocks)
+        if kind == "jsonl" and not head.lstrip().startswith("["):
+            for number, line in enumerate(split_lines(_bounded(blocks, self.name)), 1):
+                if not line.strip():
+                    continue
+                try:
+                    record = parse_json(line)
+                except ValueError as error:
+                    self._broken(number, f"not valid JSON ({error})", line, len(line.encode(errors="replace")))
+                    continue
+                yield f"{self.name}:{number}", record
+            return
+        for number, (line, record) in enumerate(stream_json(blocks, self.name, self._broken), 1):
+            yield f"{self.name}:{line}/{number}", record
+
+    def _decoded(self) -> Iterator[str]:
+        decoder = StreamDecoder(
+            self.name, self.config.encoding, lambda line, count: self.report.bad_bytes(self.counts, line, count)
+        )
+        for block in decoder.decode(self.stream):
+            self.counts.encoding = decoder.name
+            self.counts.bytes = self.stream.unpacked_bytes
+            limit = max(_HOPELESS_SHARE, self.config.max_broken_share)
+            if self.counts.bytes > _HOPELESS_BYTES and self.counts.broken_bytes > limit * self.counts.bytes:
+                self.report.check(self.config.max_broken_share)
+            yield block
+        self.counts.encoding = decoder.name
+
+    def _broken(self, line: int, reason: str, excerpt: str, size_bytes: int) -> None:
+        self.report.broken_record(self.counts, f"{self.name}:{line}", reason, excerpt, size_bytes)
+
+    def _no_text(self, place: str, record: Any, reason: str) -> None:
+        self.report.broken_record(self.counts, place, reason, str(record)[:200])
+        if self.config.text_key is not None and isinstance(record, dict) and self.config.text_key not in record:
+            if not self._lacking:
+                self._fields = [str(key) for key in record]
+            self._lacking += 1
+            if self._lacking >= _PATIENCE_RECORDS and not self.counts.documents:
+                self._complain_of_text_key()
+
+    def _complain_of_text_key(self) -> None:
+        key = str(self.config.text_key)
+        found = ", ".join(repr(name) for name in self._fields[:12])
+        raise FangcunError(
+            f"{self.name}: the records have no field '{key}' (corpus.text_key). Their fields: {found}.{did_you_mean(key, self._fields)}"
+        )
+
+
+def _bounded(blocks: Iterable[str], name: str) -> Iterator[str]:
+    """Pass blocks on; a line longer than any document raises, before it fills the memory."""
+    length = 0
+    for block in blocks:
+        length = length + len(block) if "\n" not in block else len(block) - block.rindex("\n")
+        if length > MAX_RECORD_CHARACTERS:
+            raise FangcunError(
+                f"{name} has a line of more than {MAX_RECORD_CHARACTERS:,} characters, too large to be one document. Expected one JSON record a line."
+            )
+        yield block

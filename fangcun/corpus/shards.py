@@ -1,0 +1,102 @@
+"""Document shards on disk: JSON lines (`text`, `source`, `id`) under zstd, and the way back."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import orjson
+import zstandard
+
+from fangcun.artifacts import read_manifest
+from fangcun.corpus.documents import Document
+from fangcun.errors import FangcunError
+
+SHARD_BYTES = 1_000_000_000
+_LEVEL = 3
+
+
+class ShardWriter:
+    """Writes `NAME-00000.jsonl.zst`, and a new shard whenever one holds `shard_bytes` of UTF-8 text. Counts what it writes.
+
+    The same documents give the same bytes: one thread, no time stamps. There is always at least one shard.
+    """
+
+    def __init__(self, folder: Path, name: str, *, shard_bytes: int = SHARD_BYTES, level: int = _LEVEL) -> None:
+        self.folder, self.name, self.shard_bytes, self.level = folder, name, shard_bytes, level
+        self.documents = self.characters = self.bytes = 0
+        self.paths: list[Path] = []
+        self._in_shard = 0
+        self._file: BinaryIO | None = None
+        self._writer: zstandard.ZstdCompressionWriter | None = None
+
+    def __enter__(self) -> ShardWriter:
+        self._open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def write(self, document: Document) -> None:
+        """Append one document."""
+        size_bytes = len(document.text.encode())
+        if self._in_shard and self._in_shard + size_bytes > self.shard_bytes:
+            self._close()
+            self._open()
+        assert self._writer is not None
+        self._writer.write(
+            orjson.dumps(
+                {"text": document.text, "source": document.source, "id": document.id}, option=orjson.OPT_APPEND_NEWLINE
+            )
+        )
+        self._in_shard += size_bytes
+        self.documents += 1
+        self.characters += len(document.text)
+        self.bytes += size_bytes
+
+    def counts(self) -> dict[str, int]:
+        """Documents, characters and UTF-8 bytes written."""
+        return {"documents": self.documents, "characters": self.characters, "bytes": self.bytes}
+
+    def _open(self) -> None:
+        path = self.folder / f"{self.name}-{len(self.paths):05d}.jsonl.zst"
+        self.paths.append(path)
+        self._file = open(path, "wb")  # noqa: SIM115
+        self._writer = zstandard.ZstdCompressor(level=self.level).stream_writer(self._file, closefd=False)
+        self._in_shard = 0
+
+    def _close(self) -> None:
+        if self._writer is not None and self._file is not None:
+            self._writer.close()
+            self._file.close()
+            self._writer = self._file = None
+
+
+def read_shards(paths: list[Path]) -> Iterator[Document]:
+    """Documents of shards in order, one held at a time."""
+    for path in paths:
+        try:
+            with (
+                open(path, "rb") as file,
+                zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as unpacked,
+            ):
+                for line in io.BufferedReader(unpacked, 1 << 20):
+                    record = orjson.loads(line)
+                    yield Document(record["text"], record["source"], record["id"])
+        except (zstandard.ZstdError, ValueError, KeyError) as error:
+            raise FangcunError(
+                f"{path} is damaged ({error}). Remove the folder {path.parent} to have the corpus made anew."
+            ) from error
+
+
+def iter_split(corpus: Path, split: str) -> Iterator[Document]:
+    """The documents of a split (`train` or `val`) of a corpus folder, in order, in constant memory. Raises FangcunError."""
+    if split not in ("train", "val"):
+        raise FangcunError(f"There is no split '{split}' in {corpus}. Expected train or val.")
+    manifest = read_manifest(Path(corpus), "corpus")
+    return read_shards([Path(corpus) / name for name in sorted(manifest.files) if name.startswith(f"{split}-")])

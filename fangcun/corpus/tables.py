@@ -1,0 +1,120 @@
+"""Records from tables: CSV and TSV with a header, Parquet by column in batches."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fangcun.corpus.json_stream import MAX_RECORD_CHARACTERS
+from fangcun.corpus.schemas import KNOWN_FIELDS, has_known_text
+from fangcun.errors import FangcunError, did_you_mean
+
+_PARQUET_ROWS = 512
+
+
+def check_columns(place: str, names: list[str], text_key: str | None) -> None:
+    """Raise FangcunError when a table has no column with text, naming the columns it has."""
+    found = ", ".join(repr(name) for name in names[:12]) + (" …" if len(names) > 12 else "")
+    if text_key is not None:
+        if text_key not in names:
+            raise FangcunError(
+                f"{place} has no column '{text_key}' (corpus.text_key). Its columns: {found}.{did_you_mean(text_key, names)}"
+            )
+    elif not has_known_text(names):
+        raise FangcunError(
+            f"{place} starts with {found}, among which no column of text is known (text, content, story, prompt + response …). "
+            "Expected a header line; name the column with --corpus.text_key."
+        )
+
+
+def read_csv(
+    blocks: Iterable[str],
+    place: str,
+    delimiter: str,
+    text_key: str | None,
+    on_broken: Callable[[int, str, str, int], None],
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line, row) of a table with a header; blanks after the delimiter are skipped, quotes are doubled inside quotes.
+
+    A row of another length than the header is reported as broken: an unquoted delimiter would cut its text.
+    """
+    # The module keeps this one limit for the whole process; the default of 128 KiB is less than a long document.
+    csv.field_size_limit(MAX_RECORD_CHARACTERS)
+    reader = csv.reader(_lines_with_ends(blocks), delimiter=delimiter, skipinitialspace=True)
+    header: list[str] | None = None
+    try:
+        for row in reader:
+            if not row or (len(row) == 1 and not row[0].strip()):
+                continue
+            if header is None:
+                header = [name.strip() for name in row]
+                check_columns(place, header, text_key)
+            elif len(row) != len(header):
+                text = delimiter.join(row)
+                on_broken(
+                    reader.line_num,
+                    f"{len(row)} fields, the header has {len(header)}",
+                    text,
+                    len(text.encode(errors="replace")),
+                )
+            else:
+                yield reader.line_num, dict(zip(header, row, strict=True))
+    except csv.Error as error:
+        raise FangcunError(
+            f"{place}:{reader.line_num} cannot be read as a table ({error}). Probably a quotation mark before this line is not closed."
+        ) from error
+
+
+def _lines_with_ends(blocks: Iterable[str]) -> Iterator[str]:
+    """Lines with their end, as the csv module wants them, so that line ends inside quotes stay."""
+    rest: list[str] = []
+    length = 0
+    for block in blocks:
+        first, *lines = block.split("\n")
+        rest.append(first)
+        length += len(first)
+        if length > MAX_RECORD_CHARACTERS:
+            raise csv.Error(f"a line of more than {MAX_RECORD_CHARACTERS:,} characters")
+        if lines:
+            yield "".join(rest) + "\n"
+            for line in lines[:-1]:
+                yield line + "\n"
+            rest, length = [lines[-1]], len(lines[-1])
+    if last := "".join(rest):
+        yield last
+
+
+def read_parquet(path: Path, text_key: str | None) -> Iterator[tuple[int, float, dict[str, Any]]]:
+    """Yield (row from 1, share of the file read, row); only columns that can hold text are read.
+
+    Needs pyarrow. A file is held one row group of the needed columns at a time. Raises FangcunError.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise FangcunError(
+            f"{path} is Parquet, for which pyarrow is needed. Install it: pip install 'fangcun[data]'"
+        ) from error
+    try:
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            names = list(file.schema_arrow.names)
+            wanted = (
+                [text_key] if text_key in names else [name for name in names if name.strip().lower() in KNOWN_FIELDS]
+            )
+            if text_key is not None or not wanted:
+                check_columns(str(path), names, text_key)
+            rows = max(1, file.metadata.num_rows)
+            number = 0
+            for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted, use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, number / rows, row
+    except PermissionError as error:
+        raise FangcunError(f"{path} cannot be read: {error.strerror}. Check its rights.") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise FangcunError(
+            f"{path} is no Parquet file that can be read ({str(error).splitlines()[0]}). Fetch it again."
+        ) from error
