@@ -1,0 +1,226 @@
+"""Tokenizer: text to ids and back, over one standard `tokenizer.json`.
+
+The same file opens in `tokenizers` and in `transformers` and gives the same ids there. Nothing is ever added in front
+of or behind the text. In a prompt a special token's string is the token; in a document it is plain text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from fangcun.errors import FangcunError
+from fangcun.tokenizer.decoding import byte_table
+from fangcun.tokenizer.stream import ByteStream, StreamDecoder, WindowStream
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_FILE = "special_tokens_map.json"
+
+END_NAMES = (
+    "<|endoftext|>",
+    "</s>",
+    "<|end_of_text|>",
+    "<|end▁of▁sentence|>",
+    "<｜end▁of▁sentence｜>",
+    "<eos>",
+    "[EOS]",
+)
+"""What the end of a document is called where no tokenizer_config.json says so."""
+
+_NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+def token_name(value: Any) -> str | None:
+    """The string of a special token as tokenizer_config.json writes it: a string, or an object with `content`."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+class Tokenizer:
+    """An immutable tokenizer. Ids run from 0 to `vocab_size - 1`, added tokens included."""
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, config: dict[str, Any] | None = None, *, where: str = "the tokenizer"
+    ) -> None:
+        """`backend` must not be changed afterwards; `config` is the content of tokenizer_config.json.
+
+        Raises FangcunError when no token ends a document. `where` names the tokenizer in that message.
+        """
+        self.backend = backend
+        self.config: dict[str, Any] = dict(config or {})
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
+        added = backend.get_added_tokens_decoder()
+        self.special_ids: frozenset[int] = frozenset(index for index, token in added.items() if token.special)
+        self.eos_id: int = self._find_end(vocabulary, where)
+        self.pad_id: int | None = self._named_id("pad_token", vocabulary, where)
+        self.bos_id: int | None = self._named_id("bos_token", vocabulary, where)
+        self.unk_id: int | None = _unknown_id(backend)
+
+    def _named_id(self, key: str, vocabulary: dict[str, int], where: str) -> int | None:
+        name = token_name(self.config.get(key))
+        if name is None:
+            return None
+        if name not in vocabulary:
+            raise FangcunError(
+                f"{where}: {CONFIG_FILE} calls {name!r} the {key}, but the vocabulary has no such token. Correct {key} there."
+            )
+        return vocabulary[name]
+
+    def _find_end(self, vocabulary: dict[str, int], where: str) -> int:
+        named = self._named_id("eos_token", vocabulary, where)
+        if named is not None:
+            return named
+        for name in END_NAMES:
+            if name in vocabulary:
+                self.config["eos_token"] = name
+                return vocabulary[name]
+        raise FangcunError(
+            f"{where} has no token that ends a document: expected one of {', '.join(END_NAMES[:3])}. Name the token as eos_token in a {CONFIG_FILE} beside it."
+        )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Open a folder with tokenizer.json (ours, a checkpoint, any Hugging Face folder) or the file itself.
+
+        Other formats are converted first: `fangcun.tokenizer.import_tokenizer`. Raises FangcunError.
+        """
+        path = Path(path)
+        file = path / TOKENIZER_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise FangcunError(
+                f"{path} has no {TOKENIZER_FILE}. Expected a tokenizer folder or a {TOKENIZER_FILE}; other formats are converted by: fangcun tokenizer --tokenizer.path {path}"
+            )
+        return cls(read_backend(file), read_config(file.parent), where=str(path))
+
+    @property
+    def eos_token(self) -> str:
+        """The string of the end-of-document token."""
+        return self.backend.id_to_token(self.eos_id) or ""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The Jinja template that turns messages into a prompt, where the tokenizer has one."""
+        template = self.config.get("chat_template")
+        return template if isinstance(template, str) else None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 over the canonical tokenizer.json and the ids that end and pad."""
+        content = json.loads(self.backend.to_str())
+        text = json.dumps(
+            [content, self.eos_id, self.pad_id], sort_keys=True, ensure_ascii=False, separators=(",", ":")
+        )
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """A second backend that reads special tokens' strings as text; the switch is a state of the backend."""
+        plain = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        plain.encode_special_tokens = True
+        return plain
+
+    @cached_property
+    def _table(self):
+        return byte_table(self.backend, self.special_ids)
+
+    def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
+        """Ids of a text, nothing added. With `special_tokens` (a prompt) `<|im_start|>` is the token, else it is text."""
+        backend = self.backend if special_tokens else self._plain
+        return backend.encode(text, add_special_tokens=False).ids
+
+    def encode_documents(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of documents, in parallel over the cores. Special tokens' strings are plain text; no end is added."""
+        return [encoding.ids for encoding in self._plain.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def decode(self, ids: Iterable[int], *, skip_special_tokens: bool = True) -> str:
+        """The text of ids. Ids beyond the vocabulary stand for nothing; broken UTF-8 becomes U+FFFD."""
+        if self._table is not None:
+            return self._table.decode(ids, skip_special_tokens=skip_special_tokens)
+        return self.backend.decode(
+            [i for i in ids if 0 <= i < self.vocab_size], skip_special_tokens=skip_special_tokens
+        )
+
+    def stream(self, *, skip_special_tokens: bool = True, context: Iterable[int] = ()) -> StreamDecoder:
+        """A decoder for ids that arrive one by one.
+
+        `context` are ids that went before (a prompt): their text is not repeated, and the text that follows keeps a
+        leading space that sentencepiece vocabularies would drop at the start of a text.
+        """
+        if self._table is not None:
+            return ByteStream(self._table, skip_special_tokens=skip_special_tokens, context=context)
+        return WindowStream(lambda ids: self.decode(ids, skip_special_tokens=skip_special_tokens), context=context)
+
+    def token_bytes(self) -> list[int]:
+        """UTF-8 bytes that each id stands for, 0 for special tokens. Length `vocab_size`."""
+        if self._table is not None:
+            pieces = [len(piece or b"") for piece in self._table.pieces]
+        else:
+            pieces = [len(self.backend.decode([i]).encode()) for i in range(self.vocab_size)]
+        return [0 if index in self.special_ids else size for index, size in enumerate(pieces)]
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json; `transformers` opens the folder."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / TOKENIZER_FILE), pretty=False)
+        config = {**self.config, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        special = {key: name for key in _NAMED if (name := token_name(self.config.get(key))) is not None}
+        for file, content in ((CONFIG_FILE, config), (SPECIAL_FILE, special)):
+            (folder / file).write_text(
+                json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n"
+            )
+
+
+def _unknown_id(backend: tokenizers.Tokenizer) -> int | None:
+    """Id of the token that the model gives for what it cannot spell; None where it has none."""
+    model = backend.model
+    name = getattr(model, "unk_token", None)
+    return backend.token_to_id(name) if name else getattr(model, "unk_id", None)
+
+
+def read_backend(file: Path) -> tokenizers.Tokenizer:
+    """Parse a tokenizer.json, padding and truncation switched off. Raises FangcunError."""
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises plain Exception for whatever it cannot parse
+        raise FangcunError(
+            f"{file} is no tokenizer.json that the tokenizers library ({tokenizers.__version__}) can read: {error}."
+        ) from error
+    backend.no_padding()
+    backend.no_truncation()
+    return backend
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The content of tokenizer_config.json in `folder` (empty without one), chat_template.jinja taken in."""
+    config: dict[str, Any] = {}
+    file = folder / CONFIG_FILE
+    if file.is_file():
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise FangcunError(f"{file} cannot be read: {error}. Expected JSON.") from error
+        if not isinstance(config, dict):
+            raise FangcunError(f"{file} holds a {type(config).__name__}, expected a JSON object.")
+    special = folder / SPECIAL_FILE
+    if special.is_file():
+        try:
+            extra = json.loads(special.read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise FangcunError(f"{special} cannot be read: {error}. Expected JSON.") from error
+        for key in _NAMED:
+            if config.get(key) is None and isinstance(extra, dict) and key in extra:
+                config[key] = extra[key]
+    template = folder / "chat_template.jinja"
+    if "chat_template" not in config and template.is_file():
+        config["chat_template"] = template.read_text(encoding="utf-8")
+    return config
