@@ -2,3 +2,10 @@
 
 The same text for the same seed, greedy text equal to that of transformers, and nothing shown that has to be taken back.
 """
+
+from fangcun.generation.engine import generate_ids, stream_ids
+from fangcun.generation.language_model import LanguageModel, load
+from fangcun.generation.sampling import SamplingSettings, sample
+from fangcun.generation.stopping import StopStrings
+
+__all__ = ["LanguageModel", "SamplingSettings", "StopStrings", "generate_ids", "load", "sample", "stream_ids"]

@@ -143,8 +143,12 @@ def test_broken_logits_are_an_error_and_no_token(bad: float) -> None:
         ("top_k", 0),
         ("top_k", 1.5),
         ("top_k", True),
-    ]
-    + [("top_p", 0.0), ("top_p", 1.01), ("top_p", math.nan), ("repetition_penalty", 0.0), ("repetition_penalty", -1)],
+        ("top_p", 0.0),
+        ("top_p", 1.01),
+        ("top_p", math.nan),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", -1),
+    ],
 )
 def test_a_wrong_setting_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(FangcunError, match=rf"^{name} is "):

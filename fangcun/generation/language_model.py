@@ -1,0 +1,210 @@
+"""A trained model with its tokenizer, opened from a folder: text in, text out.
+
+lm = fangcun.load("runs/mine")
+print(lm.generate("却说曹操", max_new_tokens=64, seed=1))
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fangcun.artifacts import find_weights
+from fangcun.config.model import ModelConfig
+from fangcun.errors import FangcunError
+from fangcun.generation.engine import check_max_new_tokens, evaluation_mode, make_generator, stream_ids
+from fangcun.generation.sampling import SamplingSettings
+from fangcun.generation.stopping import StopStrings, check_stop
+from fangcun.model import Transformer, load_model
+from fangcun.tokenizer import Tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LanguageModel:
+    """A model and its tokenizer. The model is used as it is: its mode is put back after each call."""
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, *, stop_ids: Sequence[int] = ()) -> None:
+        """`stop_ids` end a text besides the tokenizer's end-of-document token. Raises FangcunError when the tokenizer
+        gives ids that the model has no embedding for."""
+        rows = int(model.head_weight.shape[0])
+        if tokenizer.vocab_size > rows:
+            raise FangcunError(
+                f"The tokenizer has {tokenizer.vocab_size:,} ids, the model's vocabulary only {rows:,}: they do not belong together. Use the tokenizer that the model was trained with."
+            )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.stop_ids = tuple(stop_ids)
+
+    @property
+    def config(self) -> ModelConfig:
+        """The shape of the model."""
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.model.head_weight.device
+
+    @torch.no_grad()
+    def logits(self, ids: Tensor | Sequence[Sequence[int]]) -> Tensor:
+        """Logits for the token after each position: ids (B, T) -> float32 (B, T, padded_vocab_size), dropout off.
+
+        The result lies on the model's device. T is at most `config.block_size`. Raises FangcunError.
+        """
+        ids = torch.as_tensor(ids, device=self.device)
+        if ids.ndim != 2 or 0 in ids.shape or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise FangcunError(
+                f"ids has shape {tuple(ids.shape)} and type {ids.dtype}, expected whole numbers of shape (batch, length), neither 0. For one text: torch.tensor([ids])."
+            )
+        rows = int(self.model.head_weight.shape[0])
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= rows:
+            raise FangcunError(
+                f"ids holds {low if low < 0 else high}, but the model knows ids 0 to {rows - 1}. Encode with the model's own tokenizer."
+            )
+        if ids.shape[1] > self.config.block_size:
+            raise FangcunError(
+                f"ids has {ids.shape[1]:,} tokens a row, the model reads at most block_size = {self.config.block_size:,}. Cut the text into windows."
+            )
+        with evaluation_mode(self.model):
+            return self.model(ids.long()).float()
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = (),
+    ) -> str:
+        """The text that follows `prompt`, without the prompt.
+
+        temperature 0 or top_k 1 is greedy; top_k None keeps all tokens. The text ends after `max_new_tokens` tokens, at
+        the end-of-document token, or before a string of `stop`. The same seed gives the same text (None: a new one each
+        time). An empty prompt starts a new document. Past `block_size` the model goes on from the last half of its
+        context. Raises FangcunError, which names the argument that is wrong.
+        """
+        pieces = self.stream(
+            prompt,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            repetition_penalty=repetition_penalty,
+            seed=seed,
+            stop=stop,
+        )
+        return "".join(pieces)
+
+    def stream(
+        self,
+        prompt: str = "",
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.8,
+        top_k: int | None = 50,
+        top_p: float = 1.0,
+        repetition_penalty: float = 1.0,
+        seed: int | None = None,
+        stop: str | Sequence[str] | None = (),
+    ) -> Iterator[str]:
+        """`generate`, piece by piece as the text comes into being: whole characters, and nothing of a stop string.
+
+        The pieces joined are the text that `generate` returns. Arguments are checked at once, not at the first piece.
+        """
+        if not isinstance(prompt, str):
+            raise FangcunError(f"prompt is {prompt!r}, expected text.")
+        settings = SamplingSettings(temperature, top_k, top_p, repetition_penalty)
+        check_max_new_tokens(max_new_tokens)
+        make_generator(seed)
+        strings = check_stop(stop)
+        return self._pieces(prompt, settings, max_new_tokens, seed, strings)
+
+    def _pieces(
+        self, prompt: str, settings: SamplingSettings, max_new_tokens: int, seed: int | None, stop: tuple[str, ...]
+    ) -> Iterator[str]:
+        prompt_ids = self.tokenizer.encode(prompt)
+        decoder = self.tokenizer.stream(context=prompt_ids)
+        gate = StopStrings(stop)
+        ids = stream_ids(
+            self.model,
+            prompt_ids,
+            settings,
+            vocab_size=self.tokenizer.vocab_size,
+            end_id=self.tokenizer.eos_id,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            stop_ids=self.stop_ids,
+        )
+        with contextlib.closing(ids):
+            for index in ids:
+                piece = gate.push(decoder.push(index))
+                if piece:
+                    yield piece
+                if gate.stopped:
+                    return
+        rest = gate.push(decoder.flush()) + gate.flush()
+        if rest:
+            yield rest
+
+
+def load(
+    path: str | Path, *, dtype: str = "float32", device: str = "auto", tokenizer: str | Path | None = None
+) -> LanguageModel:
+    """Open a run (its newest complete checkpoint), a checkpoint or a Hugging Face folder.
+
+    dtype: "float32", "bfloat16" or "float16", of the weights and of the arithmetic. device: "auto" (CUDA when there is
+    one), "cpu", "cuda", "cuda:1". tokenizer: a folder or tokenizer.json, for a folder without one. Raises FangcunError.
+    """
+    if dtype not in DTYPES:
+        raise FangcunError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
+    where = _device(device)
+    folder = find_weights(path)
+    # The tokenizer comes first: it opens in milliseconds, and without it the weights need not be read.
+    if tokenizer is None and not (folder / "tokenizer.json").is_file():
+        raise FangcunError(
+            f"{folder} has no tokenizer (tokenizer.json), so it can neither read nor write text. Put the model's tokenizer.json there, or name it: fangcun.load({str(path)!r}, tokenizer=PATH)."
+        )
+    words = Tokenizer.load(folder if tokenizer is None else tokenizer)
+    model = load_model(folder, device=where, dtype=DTYPES[dtype])
+    model.eval()
+    return LanguageModel(model, words, stop_ids=_ends_named_in(folder))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise FangcunError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise FangcunError(
+            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices. Use device cpu or auto."
+        )
+    return device
+
+
+def _ends_named_in(folder: Path) -> tuple[int, ...]:
+    """The eos_token_id of generation_config.json, or else of config.json: one id or several, as transformers reads them."""
+    for name in ("generation_config.json", "config.json"):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            found = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+        except (ValueError, AttributeError) as error:
+            raise FangcunError(f"{file} cannot be read: {error}. Expected a JSON object.") from error
+        if found is not None:
+            return (found,) if isinstance(found, int) else tuple(found)
+    return ()
