@@ -4,9 +4,11 @@ Flat little-endian files that any tool can open; each token but the first is a t
 position of a run is one number, and the same batches come at every world size.
 """
 
+from fangcun.tokens.adopt import adopt
 from fangcun.tokens.format import ShardWriter, TokenSplit, choose_dtype, open_split
 from fangcun.tokens.loader import MASKED, Batches, fetch_windows, fixed_windows
 from fangcun.tokens.order import Window, WindowOrder
+from fangcun.tokens.pack import check_tokenizer, pack, tokens_fingerprint
 
 __all__ = [
     "MASKED",
@@ -15,8 +17,12 @@ __all__ = [
     "TokenSplit",
     "Window",
     "WindowOrder",
+    "adopt",
+    "check_tokenizer",
     "choose_dtype",
     "fetch_windows",
     "fixed_windows",
     "open_split",
+    "pack",
+    "tokens_fingerprint",
 ]

@@ -156,7 +156,7 @@ class TokenSplit:
         pattern = re.compile(rf"{split}-\d{{5,}}\.bin")
         names = sorted((n for n in manifest.files if pattern.fullmatch(n)), key=lambda n: (len(n), n))
         self._stems = [self.folder / name.removesuffix(".bin") for name in names]
-        self._shards = [_map_file(stem.with_name(stem.name + ".bin"), self.dtype) for stem in self._stems]
+        self._shards = [map_file(stem.with_name(stem.name + ".bin"), self.dtype) for stem in self._stems]
         self._starts = np.concatenate([[0], np.cumsum([len(s) for s in self._shards])]).astype(np.int64)
         self.n_tokens = int(self._starts[-1])
         if self.n_tokens != counts["tokens"]:
@@ -208,7 +208,7 @@ class TokenSplit:
         )
 
 
-def _map_file(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
+def map_file(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     """A file as a read-only array without reading it. Empty files cannot be mapped."""
     if path.stat().st_size == 0:
         return np.empty(0, dtype)
