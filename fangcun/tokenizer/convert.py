@@ -1,7 +1,7 @@
 """Take over a tokenizer that exists, whatever format it is in, with the ids it has.
 
 The path may be a file or a folder: tokenizer.json, GPT-2's vocab.json + merges.txt, a tiktoken rank file, a
-sentencepiece model. The result is compared with the original library on mixed text before anyone uses it.
+sentencepiece model. A converted one is compared with the original library before anyone uses it.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import tokenizers
 
-from fangcun.errors import FangcunError
-from fangcun.tokenizer.core import CONFIG_FILE, SPECIAL_FILE, TOKENIZER_FILE, Tokenizer, read_backend, read_config
-
-EXPECTED = (
-    "Expected a file or a folder of one of these: tokenizer.json (Hugging Face), vocab.json with merges.txt (GPT-2), "
-    "a tiktoken rank file (*.tiktoken), a sentencepiece model (*.model), or a run folder with tokenizer/"
-)
+from fangcun.tokenizer.core import Tokenizer
+from fangcun.tokenizer.gpt2_files import convert_gpt2_files
+from fangcun.tokenizer.hf_folder import read_backend, read_config
+from fangcun.tokenizer.locate import Source, locate
+from fangcun.tokenizer.rank_files import convert_ranks
+from fangcun.tokenizer.self_check import compare
+from fangcun.tokenizer.sentencepiece_model import convert_sentencepiece
 
 
 @dataclass
@@ -37,21 +37,44 @@ class ImportedTokenizer:
 
 
 def source_files(path: str | Path) -> list[Path]:
-    """The files that an import of `path` reads. Raises FangcunError when there is no tokenizer."""
-    path = Path(path).expanduser()
-    folder = path if path.is_dir() else path.parent
-    return [
-        file
-        for name in (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_FILE, "chat_template.jinja")
-        if (file := folder / name).is_file()
-    ]
+    """The files that an import of `path` reads. Raises FangcunError when it is no tokenizer."""
+    return locate(path).files
 
 
 def import_tokenizer(path: str | Path, *, check_texts: Iterable[str] = ()) -> ImportedTokenizer:
-    path = Path(path).expanduser()
-    file = path / TOKENIZER_FILE if path.is_dir() else path
-    if not file.is_file():
-        raise FangcunError(f"{path}: {EXPECTED}.")
-    return ImportedTokenizer(
-        Tokenizer(read_backend(file), read_config(file.parent), where=str(path)), "tokenizer.json", source_files(path)
-    )
+    """Open the tokenizer at `path` (file or folder of any known format), ids unchanged.
+
+    A conversion is checked against the original library on built-in mixed text and on `check_texts`. Raises
+    FangcunError for an unknown format, a damaged file, or a conversion that gives other ids.
+    """
+    source = locate(path)
+    imported = _convert(source, check_texts)
+    tokenizer = imported.tokenizer
+    if tokenizer.eos_token == "<|im_end|>" and (end := tokenizer.backend.token_to_id("<|endoftext|>")) is not None:
+        imported.notes.append(
+            f"Documents end with {tokenizer.eos_token} (id {tokenizer.eos_id}), as tokenizer_config.json says. For <|endoftext|> (id {end}) set its eos_token."
+        )
+    return imported
+
+
+def _convert(source: Source, check_texts: Iterable[str]) -> ImportedTokenizer:
+    config, added = read_config(source.folder)
+    where = str(source.vocabulary[0])
+    if source.format == "tokenizer.json":
+        backend, notes = read_backend(source.vocabulary[0])
+        return ImportedTokenizer(Tokenizer(backend, config, where=where), source.format, source.files, notes)
+    if source.format == "vocab.json + merges.txt":
+        backend, special, notes = convert_gpt2_files(source.vocabulary[0], source.vocabulary[1], added)
+        return ImportedTokenizer(Tokenizer(backend, special | config, where=where), source.format, source.files, notes)
+    if source.format == "tiktoken ranks":
+        backend, special, notes, original = convert_ranks(source.vocabulary[0])
+        tokenizer = Tokenizer(backend, special | config, where=where)
+        if original is None:
+            notes.append("Not compared with tiktoken, which is not installed: pip install 'fangcun[convert]'.")
+        else:
+            notes += compare(tokenizer, original, "tiktoken", check_texts)
+        return ImportedTokenizer(tokenizer, source.format, source.files, notes)
+    converted = convert_sentencepiece(source.vocabulary[0], added)
+    tokenizer = Tokenizer(converted.backend, converted.special | config, where=where)
+    notes = converted.notes + compare(tokenizer, converted.original, "sentencepiece", check_texts)
+    return ImportedTokenizer(tokenizer, source.format, source.files, notes)

@@ -16,12 +16,16 @@ from typing import Any
 import tokenizers
 
 from fangcun.errors import FangcunError
-from fangcun.tokenizer.decoding import byte_table
+from fangcun.tokenizer.decoding import ByteTable, byte_table
+from fangcun.tokenizer.hf_folder import (
+    CONFIG_FILE,
+    NAMED_TOKENS,
+    SPECIAL_FILE,
+    TOKENIZER_FILE,
+    read_backend,
+    read_config,
+)
 from fangcun.tokenizer.stream import ByteStream, StreamDecoder, WindowStream
-
-TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
-SPECIAL_FILE = "special_tokens_map.json"
 
 END_NAMES = (
     "<|endoftext|>",
@@ -34,15 +38,6 @@ END_NAMES = (
 )
 """What the end of a document is called where no tokenizer_config.json says so."""
 
-_NAMED = ("bos_token", "eos_token", "pad_token", "unk_token")
-
-
-def token_name(value: Any) -> str | None:
-    """The string of a special token as tokenizer_config.json writes it: a string, or an object with `content`."""
-    if isinstance(value, dict):
-        value = value.get("content")
-    return value if isinstance(value, str) else None
-
 
 class Tokenizer:
     """An immutable tokenizer. Ids run from 0 to `vocab_size - 1`, added tokens included."""
@@ -50,7 +45,8 @@ class Tokenizer:
     def __init__(
         self, backend: tokenizers.Tokenizer, config: dict[str, Any] | None = None, *, where: str = "the tokenizer"
     ) -> None:
-        """`backend` must not be changed afterwards; `config` is the content of tokenizer_config.json.
+        """`backend` must not be changed afterwards; `config` is the content of tokenizer_config.json,
+        special tokens as plain strings.
 
         Raises FangcunError when no token ends a document. `where` names the tokenizer in that message.
         """
@@ -66,7 +62,7 @@ class Tokenizer:
         self.unk_id: int | None = _unknown_id(backend)
 
     def _named_id(self, key: str, vocabulary: dict[str, int], where: str) -> int | None:
-        name = token_name(self.config.get(key))
+        name = self.config.get(key)
         if name is None:
             return None
         if name not in vocabulary:
@@ -99,7 +95,7 @@ class Tokenizer:
             raise FangcunError(
                 f"{path} has no {TOKENIZER_FILE}. Expected a tokenizer folder or a {TOKENIZER_FILE}; other formats are converted by: fangcun tokenizer --tokenizer.path {path}"
             )
-        return cls(read_backend(file), read_config(file.parent), where=str(path))
+        return cls(read_backend(file)[0], read_config(file.parent)[0], where=str(path))
 
     @property
     def eos_token(self) -> str:
@@ -129,7 +125,7 @@ class Tokenizer:
         return plain
 
     @cached_property
-    def _table(self):
+    def _table(self) -> ByteTable | None:
         return byte_table(self.backend, self.special_ids)
 
     def encode(self, text: str, *, special_tokens: bool = True) -> list[int]:
@@ -173,7 +169,7 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / TOKENIZER_FILE), pretty=False)
         config = {**self.config, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-        special = {key: name for key in _NAMED if (name := token_name(self.config.get(key))) is not None}
+        special = {key: name for key in NAMED_TOKENS if (name := self.config.get(key)) is not None}
         for file, content in ((CONFIG_FILE, config), (SPECIAL_FILE, special)):
             (folder / file).write_text(
                 json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n"
@@ -182,45 +178,8 @@ class Tokenizer:
 
 def _unknown_id(backend: tokenizers.Tokenizer) -> int | None:
     """Id of the token that the model gives for what it cannot spell; None where it has none."""
-    model = backend.model
-    name = getattr(model, "unk_token", None)
-    return backend.token_to_id(name) if name else getattr(model, "unk_id", None)
-
-
-def read_backend(file: Path) -> tokenizers.Tokenizer:
-    """Parse a tokenizer.json, padding and truncation switched off. Raises FangcunError."""
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises plain Exception for whatever it cannot parse
-        raise FangcunError(
-            f"{file} is no tokenizer.json that the tokenizers library ({tokenizers.__version__}) can read: {error}."
-        ) from error
-    backend.no_padding()
-    backend.no_truncation()
-    return backend
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The content of tokenizer_config.json in `folder` (empty without one), chat_template.jinja taken in."""
-    config: dict[str, Any] = {}
-    file = folder / CONFIG_FILE
-    if file.is_file():
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise FangcunError(f"{file} cannot be read: {error}. Expected JSON.") from error
-        if not isinstance(config, dict):
-            raise FangcunError(f"{file} holds a {type(config).__name__}, expected a JSON object.")
-    special = folder / SPECIAL_FILE
-    if special.is_file():
-        try:
-            extra = json.loads(special.read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
-            raise FangcunError(f"{special} cannot be read: {error}. Expected JSON.") from error
-        for key in _NAMED:
-            if config.get(key) is None and isinstance(extra, dict) and key in extra:
-                config[key] = extra[key]
-    template = folder / "chat_template.jinja"
-    if "chat_template" not in config and template.is_file():
-        config["chat_template"] = template.read_text(encoding="utf-8")
-    return config
+    name = getattr(backend.model, "unk_token", None)
+    if name is None and isinstance(backend.model, tokenizers.models.Unigram):
+        # The library keeps this number to itself.
+        return json.loads(backend.to_str())["model"]["unk_id"]
+    return backend.token_to_id(name) if name else None
