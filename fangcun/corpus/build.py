@@ -69,7 +69,6 @@ def build_corpus(
         documents = read_documents(config, report, progress=progress)
         with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
             writers = {"train": train, "val": val}
-            how = share = None
             for name, document in _split(config, documents, folder, manifest):
                 writers[name].write(document)
             how, share = manifest.settings["val_split_used"], manifest.settings["val_share_used"]
@@ -126,7 +125,11 @@ def _clear_write_errors(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        remedy = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Check its rights"
+        remedy = (
+            "Free some space"
+            if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+            else "Check its rights"
+        )
         raise FangcunError(
             f"{out} cannot be written: {error.strerror or error}. {remedy}, or choose another folder with --out."
         ) from error

@@ -16,8 +16,9 @@ PROBE_BYTES = 256 * 1024
 # surrogateescape stands one of these in for each byte that does not decode; NUL never occurs in text.
 _BAD = re.compile("[\udc80-\udcff\x00]+")
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
-_MOSTLY_BAD = 0.2
+_HARDLY_BAD = 0.01
 _FEW_BAD = 0.05
+_MOSTLY_BAD = 0.2
 
 
 def _bad_share(probe: bytes, encoding: str) -> float:
@@ -33,9 +34,14 @@ def guess_encoding(probe: bytes) -> str:
     GB18030 text read as UTF-8 is bad nearly everywhere; damaged UTF-8 is bad here and there. Where neither fits, the
     answer is utf-8, so that the bytes are reported as broken rather than turned into random hanzi.
     """
-    if _bad_share(probe, "utf-8") < _MOSTLY_BAD:
+    as_utf8 = _bad_share(probe, "utf-8")
+    if as_utf8 <= _HARDLY_BAD:
         return "utf-8"
-    return "gb18030" if _bad_share(probe, "gb18030") < _FEW_BAD else "utf-8"
+    as_gb18030 = _bad_share(probe, "gb18030")
+    # In a few characters of GB18030 some pairs of bytes are UTF-8 by chance; that nothing is wrong with them decides.
+    if as_gb18030 == 0 or (as_utf8 > _MOSTLY_BAD and as_gb18030 < _FEW_BAD):
+        return "gb18030"
+    return "utf-8"
 
 
 class StreamDecoder:

@@ -12,7 +12,7 @@ from fangcun.errors import FangcunError
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 COMPRESSIONS = (".gz", ".zst")
 _NOT_TEXT = re.compile(r"(readme|license|licence)", re.IGNORECASE)
-_RUN_FOLDER_FILES = ("recipe.yaml", "writer.lock")
+_STAGES = {"corpus", "tokenizer", "tokens", "checkpoints"}
 
 
 def suffixes(path: Path) -> tuple[str, str]:
@@ -93,6 +93,12 @@ def _sort_in(path: Path, used: dict[Path, Path], skipped: dict[Path, Path]) -> N
     (skipped if left_out else used).setdefault(path.resolve(), path)
 
 
+def _is_ours(folder: str, folders: list[str], files: list[str]) -> bool:
+    """Whether Fangcun wrote this folder: a run, an artefact, or one of these that is being written."""
+    run = "writer.lock" in files or ("recipe.yaml" in files and not _STAGES.isdisjoint(folders))
+    return run or {"manifest.json", "drops.json"} <= set(files) or ".tmp-" in Path(folder).name
+
+
 def _walk(folder: Path, used: dict[Path, Path], skipped: dict[Path, Path]) -> None:
     def refuse(error: OSError) -> None:
         raise FangcunError(
@@ -104,7 +110,7 @@ def _walk(folder: Path, used: dict[Path, Path], skipped: dict[Path, Path]) -> No
     for name, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(name)
         # A run folder under the text folder would feed a model's own output back to it.
-        if real in visited or any(mark in names for mark in _RUN_FOLDER_FILES):
+        if real in visited or _is_ours(name, folders, names):
             if real not in visited:
                 skipped.setdefault(Path(real), Path(name))
             folders.clear()

@@ -117,8 +117,8 @@ def _read_value(buffer: _Buffer, place: str, indent: str | None, on_broken: Brok
     while True:
         try:
             value, end = _DECODER.raw_decode(buffer.text, buffer.at)
-            # A number at the very end of the buffer may go on in the next block.
-            if end == len(buffer.text) and not isinstance(value, (dict, list, str)) and buffer.more():
+            # A number at the very end of the buffer ("1", "1.", "1e+") may go on in the next block.
+            if end + 2 >= len(buffer.text) and not isinstance(value, (dict, list, str)) and buffer.more():
                 continue
             buffer.at = end
             yield line, value

@@ -15,7 +15,7 @@ from fangcun.corpus.files import list_files, short_names, suffixes
 from fangcun.corpus.json_stream import MAX_RECORD_CHARACTERS, parse_json, stream_json
 from fangcun.corpus.normalize import normalize
 from fangcun.corpus.report import FileReport, ReadReport
-from fangcun.corpus.schemas import NoTextError, texts
+from fangcun.corpus.schemas import texts
 from fangcun.corpus.streams import ByteStream
 from fangcun.corpus.tables import read_csv, read_parquet
 from fangcun.errors import ConfigError, FangcunError, did_you_mean
@@ -86,6 +86,7 @@ class _FileReader:
         self.stream = ByteStream(path)
         self._share: float | None = None
         self._lacking = 0
+        self._fields: list[str] = []
 
     def position_bytes(self) -> int:
         """How far the file on disk has been read."""
@@ -115,13 +116,11 @@ class _FileReader:
                 yield self.name if whole else f"{self.name}:{line}", text
             return
         for place, record in self._records(kind):
-            several = 0
-            try:
-                for text in texts(record, self.config.text_key):
-                    several += 1
-                    yield place if several == 1 else f"{place}.{several}", text
-            except NoTextError as error:
-                self._no_text(place, record, str(error))
+            for number, text in enumerate(texts(record, self.config.text_key), 1):
+                if isinstance(text, str):
+                    yield place if number == 1 else f"{place}.{number}", text
+                else:
+                    self._no_text(place, record, str(text))
 
     def _records(self, kind: str) -> Iterator[tuple[str, Any]]:
         if kind == "parquet":
@@ -158,9 +157,11 @@ class _FileReader:
             yield f"{self.name}:{line}/{number}", record
 
     def _decoded(self) -> Iterator[str]:
-        decoder = StreamDecoder(
-            self.name, self.config.encoding, lambda line, count: self.report.bad_bytes(self.counts, line, count)
-        )
+        def on_bad(line: int, count: int) -> None:
+            self.counts.encoding = decoder.name
+            self.report.bad_bytes(self.counts, line, count)
+
+        decoder = StreamDecoder(self.name, self.config.encoding, on_bad)
         for block in decoder.decode(self.stream):
             self.counts.encoding = decoder.name
             self.counts.bytes = self.stream.unpacked_bytes

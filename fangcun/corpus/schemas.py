@@ -28,28 +28,33 @@ class NoTextError(Exception):
 def has_known_text(names: list[str]) -> bool:
     """Whether a table with these columns holds text that `texts` finds. Column names are compared without case."""
     fields = {name.strip().lower(): "x" for name in names}
-    try:
-        return bool(list(texts(fields, None)))
-    except NoTextError:
-        return False
+    return all(isinstance(text, str) for text in texts(fields, None))
 
 
-def texts(record: Any, text_key: str | None) -> Iterator[str]:
+def texts(record: Any, text_key: str | None) -> Iterator[str | NoTextError]:
     """The texts of one record: one for flat records, several where records are nested. Empty texts are yielded too.
 
-    With `text_key`, that field alone is read (a string or a list of strings). Raises NoTextError.
+    With `text_key`, that field alone is read (a string or a list of strings). A record without text yields a
+    NoTextError in its place, so that the others of a nested one are not lost.
     """
+    try:
+        yield from _texts(record, text_key)
+    except NoTextError as error:
+        yield error
+    except RecursionError:
+        yield NoTextError("nested too deeply")
+
+
+def _texts(record: Any, text_key: str | None) -> Iterator[str | NoTextError]:
     if isinstance(record, str):
         yield record
         return
     if isinstance(record, list):
-        found = False
+        if not _has_records(record):
+            yield _joined(record, "the record")
+            return
         for item in record:
-            if isinstance(item, (dict, list)):
-                found = True
-                yield from texts(item, text_key)
-        if not found:
-            raise NoTextError("a list without records")
+            yield from texts(item, text_key)
         return
     if not isinstance(record, dict):
         raise NoTextError(f"a {type(record).__name__}, expected an object or a string")
@@ -57,7 +62,7 @@ def texts(record: Any, text_key: str | None) -> Iterator[str]:
         if text_key in record:
             yield _joined(record[text_key], text_key)
             return
-        nested = [value for value in record.values() if _has_records(value)]
+        nested = _nested(record)
         if not nested:
             raise NoTextError(f"no field '{text_key}' among {', '.join(map(str, list(record)[:12]))}")
         for value in nested:
@@ -66,7 +71,7 @@ def texts(record: Any, text_key: str | None) -> Iterator[str]:
     yield from _search({str(key).strip().lower(): value for key, value in record.items()})
 
 
-def _search(fields: dict[str, Any]) -> Iterator[str]:
+def _search(fields: dict[str, Any]) -> Iterator[str | NoTextError]:
     for name in _PLAIN:
         if fields.get(name) is not None:
             yield _joined(fields[name], name)
@@ -80,17 +85,12 @@ def _search(fields: dict[str, Any]) -> Iterator[str]:
     if answer and ask != answer and (ask or given):
         yield _lines(*(_joined(fields[name], name) for name in (ask, given, answer) if name))
         return
-    nested = [fields[name] for name in ("content", "paragraphs", "sections") if _has_records(fields.get(name))]
-    if fields.get("title") is not None and any(fields.get(name) is not None for name in _BODY) and not _walks(fields):
-        parts = [_joined(fields["title"], "title")]
-        for name in _BODY:
-            if fields.get(name) is not None:
-                part = _sections(fields[name]) if name == "sections" else _joined(fields[name], name)
-                if part.strip() != parts[0].strip():
-                    parts.append(part)
-        yield _lines(*parts)
-        return
-    if not nested:
+    # A body of records is a book: each of them becomes a document.
+    book = [fields[name] for name in ("content", "paragraphs") if _has_records(fields.get(name))]
+    if not book:
+        if fields.get("title") is not None and any(fields.get(name) is not None for name in _BODY):
+            yield _page(fields)
+            return
         for name in _ALONE:
             if fields.get(name) is not None:
                 yield _joined(fields[name], name)
@@ -101,30 +101,39 @@ def _search(fields: dict[str, Any]) -> Iterator[str]:
                 _joined(fields[heading], heading) if heading else "", _joined(fields["paragraphs"], "paragraphs")
             )
             return
-    found = False
-    for value in nested or fields.values():
-        if _has_records(value):
-            found = True
-            yield from texts(value, None)
-    if not found:
         # A field that is there and null is an empty text, not a broken record.
-        if any(name in fields for name in (*_PLAIN, *_ALONE, "paragraphs")):
+        if any(name in fields and fields[name] is None for name in (*_PLAIN, *_TURNS, *_ALONE, *_ANSWER, "paragraphs")):
             yield ""
             return
-        raise NoTextError(
-            f"no known text field among {', '.join(list(fields)[:12]) or 'none'}; name it with --corpus.text_key"
-        )
+    nested = book or _nested(fields)
+    if not nested:
+        names = ", ".join(list(fields)[:12]) or "none"
+        raise NoTextError(f"no known text field among {names}; name it with --corpus.text_key")
+    for value in nested:
+        yield from texts(value, None)
+
+
+def _page(fields: dict[str, Any]) -> str:
+    """Title, then description, summary, content, sections, answer: whichever are there and do not repeat the title."""
+    title = _joined(fields["title"], "title")
+    parts = [
+        _sections(fields[name]) if name == "sections" else _joined(fields[name], name)
+        for name in _BODY
+        if name in fields
+    ]
+    return _lines(title, *(part for part in parts if part.strip() != title.strip()))
+
+
+def _nested(record: dict[str, Any]) -> list[Any]:
+    """Where the records of a wrapper stand: in its lists of records, else in its objects ({"version": …, "data": […]})."""
+    values = [value for value in record.values() if _has_records(value)]
+    return [value for value in values if isinstance(value, list)] or values
 
 
 def _has_records(value: Any) -> bool:
     if isinstance(value, dict):
         return True
     return isinstance(value, list) and any(isinstance(item, (dict, list)) for item in value)
-
-
-def _walks(fields: dict[str, Any]) -> bool:
-    """Whether the body is a book of records (each becomes a document) and not text of this record."""
-    return _has_records(fields.get("content"))
 
 
 def _first(fields: dict[str, Any], names: tuple[str, ...]) -> str | None:

@@ -45,7 +45,9 @@ def read_csv(
     reader = csv.reader(_lines_with_ends(blocks), delimiter=delimiter, skipinitialspace=True)
     header: list[str] | None = None
     try:
+        end = 0
         for row in reader:
+            line, end = end + 1, reader.line_num
             if not row or (len(row) == 1 and not row[0].strip()):
                 continue
             if header is None:
@@ -54,13 +56,13 @@ def read_csv(
             elif len(row) != len(header):
                 text = delimiter.join(row)
                 on_broken(
-                    reader.line_num,
+                    line,
                     f"{len(row)} fields, the header has {len(header)}",
                     text,
                     len(text.encode(errors="replace")),
                 )
             else:
-                yield reader.line_num, dict(zip(header, row, strict=True))
+                yield line, dict(zip(header, row, strict=True))
     except csv.Error as error:
         raise FangcunError(
             f"{place}:{reader.line_num} cannot be read as a table ({error}). Probably a quotation mark before this line is not closed."
