@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 
 from fangcun.artifacts import read_manifest
-from fangcun.config.schema import TokensConfig
+from fangcun.config.schema import CorpusConfig, TokenizerConfig, TokensConfig
+from fangcun.corpus import build_corpus
 from fangcun.errors import ConfigError, FangcunError
-from fangcun.tokenizer import Tokenizer
+from fangcun.tokenizer import Tokenizer, build_tokenizer
 from fangcun.tokens import check_tokenizer, open_split, pack, tokens_fingerprint
 from fangcun.tokens.pieces import batch_pieces, cut_text
 
@@ -270,3 +272,21 @@ def test_results_keep_their_order_and_few_items_are_read_ahead() -> None:
     for place, result in enumerate(ordered_map(np.int64, items(), 2, _nothing)):
         assert result == place
         assert len(taken) <= place + 2 * 2 + 1
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe"])
+def test_a_real_corpus_and_a_trained_tokenizer_give_comparable_tokens(
+    tmp_path: Path, kind: Literal["char", "bpe"]
+) -> None:
+    (tmp_path / "text.txt").write_text(TEXT * 3, encoding="utf-8")
+    corpus_config = CorpusConfig(paths=[str(tmp_path / "text.txt")])
+    corpus = build_corpus(corpus_config, tmp_path / "corpus")
+    tokenizer = build_tokenizer(TokenizerConfig(kind=kind, vocab_size=300), tmp_path / "corpus", tmp_path / "tokenizer")
+    manifest = pack(tmp_path / "corpus", tmp_path / "tokenizer", tmp_path / "tokens", TokensConfig())
+    # What the pipeline expects before it packs: the fingerprints of the two folders.
+    assert manifest.fingerprint == tokens_fingerprint(TokensConfig(), corpus.fingerprint, tokenizer.fingerprint)
+    for split in ("train", "val"):
+        assert manifest.counts[split]["comparable"] is True
+        assert manifest.counts[split]["bytes"] == corpus.counts[split]["bytes"] > 0
+        assert manifest.counts[split]["documents"] == corpus.counts[split]["documents"]
+    check_tokenizer(tmp_path / "tokens", Tokenizer.load(tmp_path / "tokenizer"))
