@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import errno
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +121,7 @@ def _check_split(train: ShardWriter, val: ShardWriter, how: str, share: float) -
 
 
 @contextlib.contextmanager
-def _clear_write_errors(out: Path) -> Iterator[None]:
+def _clear_write_errors(out: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:

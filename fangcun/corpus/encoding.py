@@ -15,6 +15,7 @@ from fangcun.errors import FangcunError
 PROBE_BYTES = 256 * 1024
 # surrogateescape stands one of these in for each byte that does not decode; NUL never occurs in text.
 _BAD = re.compile("[\udc80-\udcff\x00]+")
+_ASCII = bytes(range(128))
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
 _HARDLY_BAD = 0.01
 _FEW_BAD = 0.05
@@ -25,7 +26,7 @@ def _bad_share(probe: bytes, encoding: str) -> float:
     """Bytes that do not decode, over bytes that are not ASCII. A character cut at the end is not counted."""
     text = codecs.getincrementaldecoder(encoding)("surrogateescape").decode(probe, final=False)
     bad = sum(len(run.group()) - run.group().count("\0") for run in _BAD.finditer(text))
-    return bad / max(1, len(_NON_ASCII.findall(probe)))
+    return bad / max(1, len(probe.translate(None, _ASCII)))
 
 
 def guess_encoding(probe: bytes) -> str:

@@ -131,8 +131,13 @@ class _FileReader:
                 yield f"{self.name}:{row}", record
         elif kind in ("csv", "tsv"):
             delimiter = "," if kind == "csv" else "\t"
-            for line, record in read_csv(self._decoded(), self.name, delimiter, self.config.text_key, self._broken):
-                yield f"{self.name}:{line}", record
+            try:
+                for line, record in read_csv(self._decoded(), self.name, delimiter, self.config.text_key, self._broken):
+                    yield f"{self.name}:{line}", record
+            except FangcunError:
+                # That the bytes are no text says more than that the header is none.
+                self.report.check(self.config.max_broken_share)
+                raise
         else:
             yield from self._json(kind)
 

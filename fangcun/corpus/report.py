@@ -46,10 +46,10 @@ class ReadReport:
     def bad_bytes(self, file: FileReport, line: int, count: int) -> None:
         """Count bytes that do not decode (or are NUL) and were left out."""
         file.broken_bytes += count
-        if len(self.samples) < MAX_SAMPLES:
-            self._sample(
-                f"{file.name}:{line}", f"{count} byte{'s' if count > 1 else ''} not valid {file.encoding or 'text'}", ""
-            )
+        place = f"{file.name}:{line}"
+        # One sample a line says enough.
+        if len(self.samples) < MAX_SAMPLES and not (self.samples and self.samples[-1]["place"] == place):
+            self._sample(place, f"{count} byte{'s' if count > 1 else ''} not valid {file.encoding or 'text'}", "")
 
     def _sample(self, place: str, reason: str, excerpt: str) -> None:
         if len(self.samples) < MAX_SAMPLES:

@@ -16,7 +16,7 @@ _PARQUET_ROWS = 512
 
 def check_columns(place: str, names: list[str], text_key: str | None) -> None:
     """Raise FangcunError when a table has no column with text, naming the columns it has."""
-    found = ", ".join(repr(name) for name in names[:12]) + (" …" if len(names) > 12 else "")
+    found = ", ".join(repr(name[:40]) for name in names[:12]) + (" …" if len(names) > 12 else "")
     if text_key is not None:
         if text_key not in names:
             raise FangcunError(
