@@ -16,7 +16,7 @@ import numpy as np
 
 from fangcun.artifacts import Manifest, describe_inputs, fingerprint, write_artifact
 from fangcun.errors import FangcunError
-from fangcun.tokens.format import KIND, NUMBER, DtypeName, choose_dtype, disk_dtype, map_file
+from fangcun.tokens.format import KIND, NUMBER, DtypeName, choose_dtype, disk_dtype, explain_write_errors, map_file
 from fangcun.tokens.pack import Progress, artifact_fingerprint, split_counts
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def adopt(
     )
     total_bytes = sum(entry["size_bytes"] for entry in inputs)
     done_bytes = 0
-    with write_artifact(Path(out), manifest) as folder:
+    with explain_write_errors(Path(out)), write_artifact(Path(out), manifest) as folder:
         for split in ("train", "val"):
             target = folder / f"{split}-00000.bin"
             if split in files:

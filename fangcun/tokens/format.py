@@ -20,7 +20,10 @@ documents and bytes.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +65,21 @@ def choose_dtype(name: str, vocab_size: int) -> str:
             "Use tokens.dtype: uint32 (or auto), or a smaller vocabulary."
         )
     return name
+
+
+@contextlib.contextmanager
+def explain_write_errors(out: Path) -> Iterator[None]:
+    """Turn a full disk or missing rights, while `out` is written, into FangcunError. Other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+        if not full and error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        remedy = "Free some space" if full else "Check its rights"
+        raise FangcunError(
+            f"{error.filename or out}: {error.strerror}. {remedy}, or choose another folder with --out."
+        ) from error
 
 
 class ShardWriter:

@@ -17,7 +17,7 @@ from fangcun.artifacts import MANIFEST, Manifest, fingerprint, read_manifest, wr
 from fangcun.config.schema import TokensConfig
 from fangcun.errors import FangcunError
 from fangcun.tokens.encode import Encoded, encode_batch, prepare_worker, work
-from fangcun.tokens.format import KIND, SPLITS, ShardWriter, choose_dtype
+from fangcun.tokens.format import KIND, SPLITS, ShardWriter, choose_dtype, explain_write_errors
 from fangcun.tokens.pieces import PIECE_CHARACTERS, Piece, batch_pieces
 from fangcun.tokens.processes import available_cores, ordered_map
 
@@ -113,7 +113,11 @@ def pack(
                 yield batch
 
     done_bytes = 0
-    with write_artifact(Path(out), manifest) as folder, contextlib.ExitStack() as stack:
+    with (
+        explain_write_errors(Path(out)),
+        write_artifact(Path(out), manifest) as folder,
+        contextlib.ExitStack() as stack,
+    ):
         joiners = {
             split: DocumentJoiner(stack.enter_context(ShardWriter(folder, split, dtype, config.shard_tokens)))
             for split in SPLITS

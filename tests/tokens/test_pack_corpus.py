@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -179,6 +180,24 @@ def test_pieces_of_a_real_novel_have_the_ids_of_the_whole(shared_data: Path, nam
     parts = list(cut_text(text, tokenizer.encode_documents, 1000))
     assert len(parts) > 10
     assert list(chain.from_iterable(tokenizer.encode_documents(parts))) == tokenizer.encode_documents([text])[0]
+
+
+@pytest.mark.parametrize(("number", "remedy"), [(errno.ENOSPC, "Free some space"), (errno.EACCES, "Check its rights")])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, bpe_folder: Path, make_corpus: MakeCorpus, monkeypatch: pytest.MonkeyPatch, number: int, remedy: str
+) -> None:
+    corpus = make_corpus(["a"])
+    pack(corpus, bpe_folder, tmp_path / "out" / "t", TokensConfig())
+    before = files_of(tmp_path / "out" / "t")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fangcun.tokens.format.ShardWriter.add", fail)
+    with pytest.raises(FangcunError, match=rf"t: {os.strerror(number)}\. {remedy}.*--out"):
+        pack(corpus, bpe_folder, tmp_path / "out" / "t", TokensConfig())
+    assert files_of(tmp_path / "out" / "t") == before
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["t"]
 
 
 PARENT = """
