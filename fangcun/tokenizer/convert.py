@@ -76,5 +76,5 @@ def _convert(source: Source, check_texts: Iterable[str]) -> ImportedTokenizer:
         return ImportedTokenizer(tokenizer, source.format, source.files, notes)
     converted = convert_sentencepiece(source.vocabulary[0], added)
     tokenizer = Tokenizer(converted.backend, converted.special | config, where=where)
-    notes = converted.notes + compare(tokenizer, converted.original, "sentencepiece", check_texts)
+    notes = converted.notes + compare(tokenizer, converted.original, "sentencepiece", check_texts, converted.tie)
     return ImportedTokenizer(tokenizer, source.format, source.files, notes)

@@ -39,6 +39,9 @@ class Converted:
     special: dict[str, str]
     notes: list[str]
     original: Callable[[str], list[int]]
+    tie: Callable[[list[int], list[int]], bool]
+    """Whether two ways to cut a text score the same. sentencepiece adds up in single precision and the tokenizers
+    library in double, so that in runs such as ======= a unigram model may cut the same pieces in another order."""
 
 
 def convert_sentencepiece(file: Path, added: dict[int, str]) -> Converted:
@@ -62,9 +65,7 @@ def convert_sentencepiece(file: Path, added: dict[int, str]) -> Converted:
     notes: list[str] = []
     build = _unigram if trainer.model_type == UNIGRAM else _bpe
     backend = tokenizers.Tokenizer(build(pieces, trainer, notes))
-    normalizer = _normalizer(proto.normalizer_spec)
-    if normalizer is not None:
-        backend.normalizer = normalizer
+    backend.normalizer = _normalizer(proto.normalizer_spec)
     steps: list[Any] = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     if proto.normalizer_spec.add_dummy_prefix:
         steps.append(decoders.Strip(" ", 1, 0))
@@ -80,7 +81,7 @@ def convert_sentencepiece(file: Path, added: dict[int, str]) -> Converted:
     users = [AddedToken(p.piece, normalized=False, special=False) for p in pieces if p.type == USER_DEFINED]
     if users:
         backend.add_tokens(users)
-    return Converted(backend, _special(pieces, trainer), notes, original)
+    return Converted(backend, _special(pieces, trainer), notes, original, _tie(pieces, trainer))
 
 
 def _open(file: Path) -> tuple[Any, Callable[[str], list[int]]]:
@@ -146,18 +147,42 @@ def _unigram(pieces: list[Any], trainer: Any, notes: list[str]) -> models.Model:
     )
 
 
-def _normalizer(spec: Any) -> normalizers.Normalizer | None:
+def _tie(pieces: list[Any], trainer: Any) -> Callable[[list[int], list[int]], bool]:
+    if trainer.model_type == BPE:
+        return lambda ours, theirs: False
+    scores = [float(piece.score) for piece in pieces]
+
+    def tie(ours: list[int], theirs: list[int]) -> bool:
+        difference = sum(scores[i] for i in ours) - sum(scores[i] for i in theirs)
+        return abs(difference) <= 1e-6 * sum(abs(scores[i]) for i in theirs)
+
+    return tie
+
+
+def _normalizer(spec: Any) -> normalizers.Normalizer:
     """sentencepiece's normalizer: its character map, spaces cleaned, a space in front, spaces as ▁."""
     steps: list[Any] = []
     if spec.precompiled_charsmap:
-        # The library applies the map character by character; composing first covers the map's longer keys.
-        steps += [normalizers.NFC(), normalizers.Precompiled(spec.precompiled_charsmap)]
+        steps += _character_map(normalizers.Precompiled(spec.precompiled_charsmap))
     if spec.remove_extra_whitespaces:
         steps += [normalizers.Replace(Regex(r"\A +|[ ▁]+\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
     if spec.add_dummy_prefix:
         steps.append(normalizers.Prepend(SPACE_MARK))
     steps.append(normalizers.Replace(" ", SPACE_MARK))
     return normalizers.Sequence(steps)
+
+
+def _character_map(character_map: normalizers.Precompiled) -> list[Any]:
+    """The map as sentencepiece applies it.
+
+    The library looks up short grapheme clusters whole and takes the first rule that fits their beginning, so that in
+    "Ⅳ" with an accent the accent is lost. A control character, which the map drops, put before each combining mark
+    keeps clusters apart; NFC then composes what the map's longer keys compose.
+    """
+    if character_map.normalize_str("\x01a") != "a" or character_map.normalize_str("e\u0301") != "é":
+        return [character_map]
+    apart = normalizers.Replace(Regex(r"(?=[\p{M}\u200d])"), "\x01")
+    return [apart, character_map, normalizers.Replace("\x01", ""), normalizers.NFC()]
 
 
 def _special(pieces: list[Any], trainer: Any) -> dict[str, str]:
