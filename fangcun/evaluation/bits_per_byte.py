@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fangcun.errors import FangcunError
-from fangcun.generation.engine import evaluation_mode, head_logits
+from fangcun.generation.engine import evaluation_mode
 from fangcun.model import Transformer
 from fangcun.tokens import MASKED, TokenSplit, Window, fetch_windows
 
@@ -129,7 +129,7 @@ def _cross_entropy_sum(model: Transformer, inputs: Tensor, targets: Tensor) -> T
     at_once = max(1, LOGITS_AT_ONCE // int(model.head_weight.shape[0]))
     total = torch.zeros((), dtype=torch.float64, device=hidden.device)
     for part, wanted in zip(hidden.split(at_once), targets.flatten().split(at_once), strict=True):
-        nats = F.cross_entropy(head_logits(model, part).float(), wanted, ignore_index=MASKED, reduction="none")
+        nats = F.cross_entropy(model.logits(part).float(), wanted, ignore_index=MASKED, reduction="none")
         total += nats.sum(dtype=torch.float64)
     return total
 

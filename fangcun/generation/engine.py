@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fangcun.errors import FangcunError
 from fangcun.generation.sampling import SamplingSettings, sample
@@ -64,14 +63,7 @@ def next_logits(model: Transformer, ids: Sequence[int], cache: KVCache) -> Tenso
     with torch.inference_mode(), torch.autocast(device.type, enabled=False):
         hidden = model.hidden(torch.tensor([list(ids)], device=device), cache)
         # The head is applied to the last position alone: over a whole prompt it would cost more than the model.
-        return head_logits(model, hidden[0, -1]).float()
-
-
-def head_logits(model: Transformer, hidden: Tensor) -> Tensor:
-    """Logits (..., padded_vocab_size) of hidden states (..., n_embd), capped where the model caps."""
-    logits = F.linear(hidden, model.head_weight)
-    cap = model.config.logit_softcap
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+        return model.logits(hidden[0, -1]).float()
 
 
 def stream_ids(
