@@ -21,7 +21,7 @@ def streams(draw: st.DrawFn) -> tuple[int, int, int]:
     return n_tokens, draw(st.integers(1, n_tokens - 1)), draw(st.integers(0, 2**70))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(streams())
 def test_every_token_but_the_first_is_a_target_exactly_once_an_epoch(stream: tuple[int, int, int]) -> None:
     n_tokens, block_size, seed = stream
