@@ -72,13 +72,13 @@ class ModelConfig:
     """RMSNorm on queries and keys, per head, before the rotation (Qwen3)."""
 
     bias: bool = False
-    """Biases in norms (LayerNorm only), MLP and attention output, as in GPT-2."""
+    """Biases everywhere, as in GPT-2: norms (LayerNorm only), query/key/value, attention output and MLP."""
 
     attention_bias: bool = False
-    """Biases in the query, key and value projections (Qwen2 has these alone)."""
+    """Biases in the query, key and value projections (Qwen2); for llama and qwen3, as in their config.json, in the attention output too."""
 
     parallel_residual: bool = False
-    """Attention and MLP read the same normed input (GPT-NeoX)."""
+    """Attention and MLP read the same input, each through its own norm (GPT-NeoX)."""
 
     scale_embeddings: bool = False
     """Multiply embeddings by sqrt(n_embd)."""

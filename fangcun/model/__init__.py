@@ -1,0 +1,27 @@
+"""One Transformer for all families, its loss, first weights and cache, and the way to and from Hugging Face folders.
+
+A model depends on a resolved ModelConfig and nothing else. Norms and softmax are float32 under every precision.
+Weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal logits; the rest is refused by name.
+"""
+
+from fangcun.model.cache import KVCache
+from fangcun.model.families import check_exportable, from_hf_config, to_hf_config
+from fangcun.model.initialize import initialize, parameter_kinds
+from fangcun.model.io import load_model, load_weights, read_config, save_model
+from fangcun.model.loss import cross_entropy_sum
+from fangcun.model.transformer import Transformer
+
+__all__ = [
+    "KVCache",
+    "Transformer",
+    "check_exportable",
+    "cross_entropy_sum",
+    "from_hf_config",
+    "initialize",
+    "load_model",
+    "load_weights",
+    "parameter_kinds",
+    "read_config",
+    "save_model",
+    "to_hf_config",
+]

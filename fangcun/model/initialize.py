@@ -1,0 +1,65 @@
+"""Initial weights by name: the same at every world size, order of parameters and precision."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Literal
+
+import torch
+
+from fangcun.model.norm import LayerNorm, RMSNorm
+from fangcun.model.transformer import Transformer
+
+Kind = Literal["matrix", "embedding", "norm", "bias", "head"]
+
+STANDARD_DEVIATION = 0.02
+
+
+def parameter_kinds(model: Transformer) -> dict[str, Kind]:
+    """What each parameter is, by name, in the order of `model.named_parameters()`.
+
+    matrix: a weight between layers; embedding: the token table (tied or not) and learned positions; norm: weights and
+    biases of norms; bias: of a linear layer; head: the output matrix where it is not the embedding.
+    """
+    norms = {name for name, module in model.named_modules() if isinstance(module, RMSNorm | LayerNorm)}
+    kinds: dict[str, Kind] = {}
+    for name, _ in model.named_parameters():
+        module, _, last = name.rpartition(".")
+        if module in norms:
+            kinds[name] = "norm"
+        elif module in ("embedding", "positions"):
+            kinds[name] = "embedding"
+        elif module == "head":
+            kinds[name] = "head"
+        else:
+            kinds[name] = "bias" if last == "bias" else "matrix"
+    return kinds
+
+
+@torch.no_grad()
+def initialize(model: Transformer, seed: int) -> None:
+    """Fill every parameter in place as GPT-2 does (Radford et al. 2019).
+
+    Weights are normal with standard deviation 0.02; the two matrices a block that write to the residual stream are scaled
+    by 1 / sqrt(2 n_layer); biases are 0, norm weights 1. Each parameter is drawn on CPU in float32 from a generator
+    seeded by (seed, its name), padded rows of the vocabulary included.
+    """
+    residual = STANDARD_DEVIATION / math.sqrt(2 * model.config.n_layer)
+    kinds = parameter_kinds(model)
+    for name, parameter in model.named_parameters():
+        if name.endswith(".bias"):
+            parameter.zero_()
+        elif kinds[name] == "norm":
+            parameter.fill_(1.0)
+        else:
+            deviation = (
+                residual if name.endswith(("attention.output.weight", "mlp.down.weight")) else STANDARD_DEVIATION
+            )
+            drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
+            parameter.copy_(drawn.normal_(0.0, deviation, generator=_generator(seed, name)))
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,175 @@
+"""A model on disk: `config.json`, `model.safetensors` and `generation_config.json`, as transformers writes and reads them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from fangcun.config import ModelConfig
+from fangcun.errors import FangcunError
+from fangcun.model.families import from_hf_config, from_hf_state, to_hf_config, to_hf_state
+from fangcun.model.families.names import State, listed
+from fangcun.model.transformer import Transformer
+
+WEIGHTS = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+def save_model(
+    model: Transformer,
+    folder: str | Path,
+    dtype: torch.dtype = torch.float32,
+    *,
+    eos_id: int | None = None,
+    pad_id: int | None = None,
+    bos_id: int | None = None,
+) -> None:
+    """Write a folder that `transformers.AutoModelForCausalLM` opens as it is; the tokenizer is the caller's to write.
+
+    Args:
+        model: on any device; a tied head is not written twice.
+        folder: is made where it is not there.
+        dtype: of the weights in the file.
+        eos_id: end of document, where generation stops.
+        pad_id: padding.
+        bos_id: beginning of document, where there is one.
+
+    Raises:
+        ConfigError: the config's family cannot express the model and it does not say `exportable: false`.
+    """
+    folder = Path(folder)
+    config = to_hf_config(model.config, eos_id=eos_id, pad_id=pad_id, bos_id=bos_id, dtype=dtype)
+    state = to_hf_state(model.config, {name: tensor.detach() for name, tensor in model.state_dict().items()})
+    # Cut and transposed views become tensors of their own: safetensors takes no shared memory.
+    whole = {name: _stored(tensor, dtype) for name, tensor in state.items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+    _write_json(folder / "config.json", config)
+    ids = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
+    _write_json(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
+
+
+def read_config(folder: str | Path) -> ModelConfig:
+    """The resolved ModelConfig of a model folder. Raises FangcunError."""
+    return from_hf_config(_read_json(Path(folder) / "config.json"))
+
+
+def load_model(
+    folder: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """A Transformer in evaluation mode from a folder of ours or of a supported Hugging Face family.
+
+    Args:
+        folder: with config.json and safetensors, in one file or in shards.
+        device: where the parameters go.
+        dtype: that they are converted to.
+
+    Raises:
+        FangcunError: no such folder, no safetensors, a tensor missing, left over or of another shape, a config that
+            Fangcun cannot express.
+    """
+    folder = Path(folder)
+    config, state = _read_state(folder, read_config(folder), device, dtype)
+    with torch.device("meta"):
+        model = Transformer(config)
+    _check_names_and_shapes(folder, model, state)
+    model.load_state_dict(state, assign=True)
+    if model.rotary is not None:
+        model.rotary.build(config.block_size, device)
+    return model.eval()
+
+
+def load_weights(model: Transformer, folder: str | Path) -> None:
+    """Copy the weights of a folder into a model of the same shape, in place, keeping its device and types.
+
+    Raises FangcunError, as `load_model` does, also when the shapes of folder and model differ.
+    """
+    folder = Path(folder)
+    _, state = _read_state(folder, read_config(folder), "cpu", None)
+    _check_names_and_shapes(folder, model, state)
+    model.load_state_dict(state)
+
+
+def _read_state(
+    folder: Path, config: ModelConfig, device: torch.device | str, dtype: torch.dtype | None
+) -> tuple[ModelConfig, State]:
+    """The weights of a folder under our names, each contiguous, and the config that they fit."""
+    hf: State = {}
+    for file in _weight_files(folder):
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - not a dict
+                    hf[name] = tensors.get_tensor(name).to(device=device, dtype=dtype)
+        except (SafetensorError, OSError) as error:
+            raise FangcunError(
+                f"{file} cannot be read ({error}): the file is damaged or incomplete. Fetch or write it again."
+            ) from error
+    try:
+        config, state = from_hf_state(config, hf)
+    except FangcunError as error:
+        raise type(error)(f"{folder}: {error}") from error
+    return config, {name: tensor.contiguous() for name, tensor in state.items()}
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    if (folder / INDEX).is_file():
+        shards = sorted({str(name) for name in _read_json(folder / INDEX).get("weight_map", {}).values()})
+        for name in shards:
+            if not (folder / name).is_file():
+                raise FangcunError(f"{folder / name} is missing, {INDEX} names it. Fetch the missing shard.")
+        return [folder / name for name in shards]
+    pickled = [*folder.glob("pytorch_model*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
+    if pickled:
+        raise FangcunError(
+            f"{folder} has its weights in {pickled[0].name}, a pickle, which can run code when opened and is not read here. "
+            'Convert it once, if you trust it: python -c "from transformers import AutoModelForCausalLM as M; '
+            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+        )
+    raise FangcunError(f"{folder} has no weights: expected {WEIGHTS}, or {INDEX} with its shards.")
+
+
+def _check_names_and_shapes(folder: Path, model: Transformer, state: State) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing, extra = wanted.keys() - state.keys(), state.keys() - wanted.keys()
+    if missing or extra:
+        parts = [f"lacks {listed(missing)}"] * bool(missing) + [f"has {listed(extra)} too many"] * bool(extra)
+        raise FangcunError(f"{folder} does not fit the model: it {' and '.join(parts)}.")
+    wrong = [
+        f"{n} is {tuple(state[n].shape)}, expected {shape}" for n, shape in wanted.items() if state[n].shape != shape
+    ]
+    if wrong:
+        raise FangcunError(
+            f"{folder} does not fit the model: {'; '.join(wrong[:4])}. Does config.json belong to these weights?"
+        )
+
+
+def _stored(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    moved = tensor.to(device="cpu", dtype=dtype)
+    return (
+        moved.clone(memory_format=torch.contiguous_format)
+        if moved.data_ptr() == tensor.data_ptr()
+        else moved.contiguous()
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise FangcunError(f"{file} does not exist. Expected a folder with config.json and safetensors weights.")
+    try:
+        raw = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise FangcunError(f"{file} is not JSON ({error}).") from error
+    if not isinstance(raw, dict):
+        raise FangcunError(f"{file} holds a {type(raw).__name__}, expected an object.")
+    return raw
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
