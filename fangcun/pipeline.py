@@ -172,7 +172,7 @@ class Stages:
     def _corpus(self) -> str:
         from fangcun.corpus import build_corpus, corpus_fingerprint
 
-        fingerprint, _ = corpus_fingerprint(self.recipe.corpus, self._known_inputs(self.corpus, "corpus"))
+        fingerprint, inputs = corpus_fingerprint(self.recipe.corpus, self._known_inputs(self.corpus, "corpus"))
 
         def describe(manifest: Manifest) -> str:
             train, val = manifest.counts["train"], manifest.counts["val"]
@@ -182,7 +182,7 @@ class Stages:
             )
 
         def build(line: Callable[[int, int], None]) -> Manifest:
-            return build_corpus(self.recipe.corpus, self.corpus, progress=line)
+            return build_corpus(self.recipe.corpus, self.corpus, progress=line, known_inputs=inputs)
 
         self._stage("corpus", self.corpus, fingerprint, build, describe)
         return fingerprint

@@ -1,0 +1,108 @@
+"""A run that was stopped and resumed is bitwise the run that never stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny import run_tiny, weights_of, write_story
+
+from fangcun.artifacts import list_checkpoints
+from fangcun.config import load_recipe
+from fangcun.errors import FangcunError
+from fangcun.training import read_steps
+from fangcun.training.resume import check_continuation, choose_checkpoint
+
+
+def curves(run: Path) -> list[dict]:
+    """Metrics without what a clock or a memory meter writes."""
+    timed = ("seconds", "tokens_per_second", "data_wait_share", "memory_bytes")
+    return [{k: v for k, v in r.items() if k not in timed} for r in read_steps(run / "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_story(tmp_path_factory.mktemp("text"))
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("micro_batch_size", ["4", "1"])
+def test_resume_is_bitwise_equal(tmp_path: Path, text: Path, precision: str, micro_batch_size: str) -> None:
+    flags = ["--precision", precision, "--train.micro_batch_size", micro_batch_size, "--model.dropout", "0.1"]
+    flags += ["--train.lr_decay_steps", "6"]  # the schedule must not depend on where the run is cut
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_tiny(text, whole, *flags) == 0
+    assert run_tiny(text, cut, *flags, "--train.max_steps", "4") == 0
+    assert run_tiny(text, cut, *flags) == 0
+    newest = [list_checkpoints(run)[-1] for run in (whole, cut)]
+    assert [c.name for c in newest] == ["step-00000006"] * 2
+    assert weights_of(newest[0]) == weights_of(newest[1])
+    # Data order (the losses of each step) and samples are the same too; a run that ended at 4 also evaluated there.
+    trained = [[r for r in curves(run) if r["kind"] == "train"] for run in (whole, cut)]
+    assert trained[0] == trained[1]
+    samples = [[s for s in read_steps(run / "samples.jsonl") if s["step"] in (3, 6)] for run in (whole, cut)]
+    assert samples[0] == samples[1] != []
+
+
+def test_records_after_the_last_checkpoint_are_not_doubled(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    assert run_tiny(text, run, "--train.max_steps", "4", "--train.lr_decay_steps", "6") == 0
+    with open(run / "metrics.jsonl", "a", encoding="utf-8") as file:  # as a killed process leaves it
+        file.write(json.dumps({"kind": "train", "step": 5, "loss": 9.0}) + "\n" + '{"kind": "tr')
+    assert run_tiny(text, run, "--train.lr_decay_steps", "6") == 0
+    steps = [r["step"] for r in read_steps(run / "metrics.jsonl") if r["kind"] == "train"]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_finished_run_is_left_alone(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    assert run_tiny(text, run) == 0
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and p.name != "recipe.yaml"}
+    assert run_tiny(text, run) == 0
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and p.name != "recipe.yaml"} == before
+
+
+def test_keep_last_and_keep_best(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    flags = ["--train.save_interval", "1", "--eval.interval", "1", "--checkpoint.keep_last", "1"]
+    assert run_tiny(text, run, *flags) == 0
+    losses = {r["step"]: r["val_loss"] for r in read_steps(run / "metrics.jsonl") if r["kind"] == "eval" and r["step"]}
+    best = min(losses, key=losses.__getitem__)
+    assert {c.name for c in list_checkpoints(run)} == {f"step-{s:08d}" for s in (best, 6)}
+
+
+def test_other_settings_are_refused_with_key_values_and_remedy(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    assert run_tiny(text, run) == 0
+    before = weights_of(list_checkpoints(run)[-1])
+    with pytest.raises(FangcunError, match=r"optimizer\.lr is .* 0\.5 now.*--out NEW"):
+        run_tiny(text, run, "--optimizer.lr", "0.5")
+    with pytest.raises(FangcunError, match=r"seed is 42 .* 43 now"):
+        run_tiny(text, run, "--seed", "43")
+    with pytest.raises(FangcunError, match="--out NEW"):
+        run_tiny(write_story(tmp_path, seed=9), run)
+    assert weights_of(list_checkpoints(run)[-1]) == before
+
+
+def test_stop_conditions_batches_and_logs_may_change() -> None:
+    stored = load_recipe("demo", ["--train.max_steps", "10"]).recipe
+    flags = ["--train.max_steps", "20", "--train.micro_batch_size", "1", "--eval.interval", "7", "--train.save_interval", "3"]
+    warnings = check_continuation(Path("run"), stored, load_recipe("demo", flags).recipe)
+    assert len(warnings) == 1
+    assert "schedule is recomputed" in warnings[0]
+
+
+def test_resume_asks_for_what_must_be_there(tmp_path: Path, text: Path) -> None:
+    with pytest.raises(FangcunError, match="has no checkpoint"):
+        choose_checkpoint(tmp_path, True)
+    assert choose_checkpoint(tmp_path, "auto") is choose_checkpoint(tmp_path, False) is None
+    with pytest.raises(FangcunError, match="does not exist"):
+        choose_checkpoint(tmp_path, str(tmp_path / "nowhere"))
+    run = tmp_path / "run"
+    assert run_tiny(text, run) == 0
+    with pytest.raises(FangcunError, match="resume: false"):
+        choose_checkpoint(run, False)
+    assert choose_checkpoint(run, True) == list_checkpoints(run)[-1]
+    with pytest.raises(FangcunError, match="older"):
+        choose_checkpoint(run, str(list_checkpoints(run)[0]))
