@@ -6,13 +6,14 @@ models store no merges: every way to cut a piece in two known pieces is one, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, Regex, decoders, models, normalizers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
 from fangcun.errors import FangcunError
 from fangcun.tokenizer.decoding import SPACE_MARK
@@ -66,6 +67,8 @@ def convert_sentencepiece(file: Path, added: dict[int, str]) -> Converted:
     build = _unigram if trainer.model_type == UNIGRAM else _bpe
     backend = tokenizers.Tokenizer(build(pieces, trainer, notes))
     backend.normalizer = _normalizer(proto.normalizer_spec)
+    if trainer.model_type == UNIGRAM and (cut := _control_cut(pieces)):
+        backend.pre_tokenizer = pre_tokenizers.Split(Regex(cut), "isolated")
     steps: list[Any] = [decoders.Replace(SPACE_MARK, " "), decoders.ByteFallback(), decoders.Fuse()]
     if proto.normalizer_spec.add_dummy_prefix:
         steps.append(decoders.Strip(" ", 1, 0))
@@ -145,6 +148,22 @@ def _unigram(pieces: list[Any], trainer: Any, notes: list[str]) -> models.Model:
         unk_id=next(i for i, piece in enumerate(pieces) if piece.type == UNKNOWN),
         byte_fallback=bool(trainer.byte_fallback),
     )
+
+
+def _control_cut(pieces: list[Any]) -> str | None:
+    """A pattern that matches inside the strings of control pieces, where a score cannot keep text from reaching them.
+
+    A string such as `</s>` with a character that is no piece would cost an unknown character otherwise, which scores
+    below any piece. No piece spans the place between an unknown and a known character, so a cut there changes nothing.
+    """
+    known = {piece.piece for piece in pieces if piece.type in (NORMAL, USER_DEFINED) and len(piece.piece) == 1}
+    places = []
+    for name in (piece.piece for piece in pieces if piece.type not in (NORMAL, USER_DEFINED)):
+        for at in range(1, len(name)):
+            if (name[at - 1] in known) != (name[at] in known):
+                places.append(f"(?<={re.escape(name[:at])})(?={re.escape(name[at:])})")
+                break
+    return "|".join(places) or None
 
 
 def _tie(pieces: list[Any], trainer: Any) -> Callable[[list[int], list[int]], bool]:
