@@ -51,7 +51,12 @@ def save_model(
     save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
     _write_json(folder / "config.json", config)
     ids = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
-    _write_json(folder / "generation_config.json", {name: value for name, value in ids.items() if value is not None})
+    generation: dict[str, Any] = {name: value for name, value in ids.items() if value is not None}
+    rows, vocab_size = model.config.padded_vocab_size, model.config.vocab_size
+    if rows and vocab_size and vocab_size < rows:
+        # Rows that only pad the embedding are no tokens; we never choose them, and so transformers does not either.
+        generation["suppress_tokens"] = list(range(vocab_size, rows))
+    _write_json(folder / "generation_config.json", generation)
 
 
 def read_config(folder: str | Path) -> ModelConfig:

@@ -73,8 +73,8 @@ class Transformer(nn.Module):
         if config.padded_vocab_size is None or config.head_size is None:
             raise FangcunError("the model's config has nulls. Pass it through fangcun.config.resolve_model first.")
         self.config = config
-        self.embedding = nn.Embedding(config.padded_vocab_size, config.n_embd)
-        self.positions = nn.Embedding(config.block_size, config.n_embd) if config.positions == "learned" else None
+        self.embedding = make_embedding(config.padded_vocab_size, config.n_embd)
+        self.positions = make_embedding(config.block_size, config.n_embd) if config.positions == "learned" else None
         self.rotary = None
         if config.positions == "rope":
             size = rotated_size(config.head_size, config.rotary_percentage)
@@ -128,6 +128,13 @@ class Transformer(nn.Module):
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) int64 ids -> logits (B, T, padded_vocab_size). See `hidden` for the cache and the errors."""
         return self.logits(self.hidden(ids, cache))
+
+
+def make_embedding(rows: int, width: int) -> nn.Embedding:
+    """An embedding. On the meta device without torch's own draw, which there imports the compiler: 1.2 s for nothing."""
+    if torch.get_default_device().type == "meta":
+        return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
+    return nn.Embedding(rows, width)
 
 
 def drop(x: Tensor, share: float, training: bool) -> Tensor:

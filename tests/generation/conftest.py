@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import tokenizers
 import torch
-from fangcun.config.resolve import resolve_model
 from tokenizers import decoders, models, pre_tokenizers
 
 from fangcun.config.model import ModelConfig
+from fangcun.config.resolve import resolve_model
 from fangcun.model import Transformer, initialize, save_model
 from fangcun.tokenizer import Tokenizer
 

@@ -14,7 +14,7 @@ import torch
 
 import fangcun
 from fangcun.errors import FangcunError
-from fangcun.generation import LanguageModel, load
+from fangcun.generation import LanguageModel, generate_ids, load
 from fangcun.model import Transformer
 from fangcun.tokenizer import Tokenizer
 
@@ -28,8 +28,6 @@ Save = Callable[[Transformer], Path]
 @pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_ids_are_those_of_transformers(family: str, make_model: Make, save: Save) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from fangcun.generation import generate_ids
 
     folder = save(make_model(family, block_size=64))
     lm = load(folder, device="cpu")
@@ -55,6 +53,23 @@ def test_greedy_ids_are_those_of_transformers(family: str, make_model: Make, sav
             )
             assert got == expected
             assert len(set(got)) > 3
+
+
+def test_transformers_like_us_never_writes_ids_that_pad_the_embedding(make_model: Make, save: Save) -> None:
+    from transformers import AutoModelForCausalLM
+
+    model = make_model("llama", padding_multiple=64)
+    with torch.no_grad():
+        model.head_weight[257:] = 10 * model.head_weight[:63]  # unsuppressed, padding would win often
+    folder = save(model)
+    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    ids = torch.tensor([[1, 2, 3]])
+    out = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=25)[0, 3:].tolist()
+    assert int(model(ids)[0, -1].argmax()) > 256
+    expected = generate_ids(
+        load(folder).model, [1, 2, 3], vocab_size=257, end_id=256, max_new_tokens=25, temperature=0.0
+    )
+    assert [i for i in out if i != 256] == expected
 
 
 def test_logits_are_float32_of_the_padded_vocabulary_and_equal_the_models(make_model: Make, words: Tokenizer) -> None:
