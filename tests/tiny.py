@@ -35,8 +35,8 @@ TINY = [
 """Flags that turn the demo recipe into a run of a second or two."""
 
 
-def tiny_flags(*more: str) -> list[str]:
-    """TINY with some flags changed or added: `tiny_flags("--train.max_steps", "4")`."""
+def tiny_flags(*more: str, leave_out: str = "") -> list[str]:
+    """TINY with some flags changed or added, and one left out: `tiny_flags("--train.max_steps", "4")`."""
     merged: dict[str, list[str]] = {}
     for word in [*TINY, *more]:
         if word.startswith("--"):
@@ -44,7 +44,7 @@ def tiny_flags(*more: str) -> list[str]:
             current = merged[word]
         else:
             current.append(word)
-    return [part for key, values in merged.items() for part in (key, *values)]
+    return [part for key, values in merged.items() if key != leave_out for part in (key, *values)]
 
 
 def story(seed: int = 0, sentences: int = 400) -> str:
