@@ -58,6 +58,9 @@ class TokenizerConfig:
     path: str | None = None
     """A tokenizer to use as it is: a folder or file (tokenizer.json, vocab.json + merges.txt, *.tiktoken, sentencepiece *.model). Null: train one."""
 
+    source: str | None = None
+    """Where to get the tokenizer that this recipe needs, in a sentence. Given, tokenizer.path must be given too when it is run."""
+
     kind: Literal["bpe", "char"] = "bpe"
     """What to train: byte-level BPE, or one token a character."""
 

@@ -1,0 +1,111 @@
+"""The command line: a verb, its input, then settings as `--section.key value`.
+
+Help and completion come from cyclopts over the recipe's dataclasses; settings themselves go through the recipe's own loader,
+so that a flag and a line of YAML are read by the same rules. Nothing heavy is imported before a verb needs it.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from fangcun.errors import ConfigError, FangcunError
+
+RECIPE_VERBS = ("run", "demo", "corpus", "tokenizer", "pack", "pretrain")
+_HELP = {"--help", "-h"}
+_DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; 0 is success, 2 a mistake in the command, 130 Ctrl-C."""
+    _speak_utf8()
+    tokens = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _dispatch(tokens)
+        sys.stdout.flush()
+        return code
+    except FangcunError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) went away: no complaint, not even from the interpreter's last flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        sentence = _os_sentence(error)
+        if sentence is None:
+            raise
+        return _fail(sentence, 1)
+
+
+def _dispatch(tokens: list[str]) -> int:
+    verb = tokens[0] if tokens else ""
+    if verb in RECIPE_VERBS and not _HELP & set(tokens):
+        return _run_recipe(verb, tokens[1:])
+    return _run_app(tokens)
+
+
+def _run_recipe(verb: str, tokens: list[str]) -> int:
+    """`fangcun run RECIPE [--section.key value …]` and the verbs of single stages."""
+    if verb == "pack" and "--adopt" in tokens:
+        from fangcun.cli_verbs import adopt
+
+        return adopt(tokens)
+    if verb == "demo":
+        source = "demo"
+    elif tokens and not tokens[0].startswith("-"):
+        source, tokens = tokens[0], tokens[1:]
+    else:
+        from fangcun.config import recipe_names
+
+        names = ", ".join(recipe_names())
+        raise ConfigError(
+            f"fangcun {verb} needs a recipe first: fangcun {verb} RECIPE [--section.key value …]. A YAML file, or one of {names}."
+        )
+    from fangcun.config import load_recipe
+
+    loaded = load_recipe(source, tokens)
+    from fangcun import pipeline
+
+    return pipeline.run(loaded, verb=cast("pipeline.Verb", verb))
+
+
+def _run_app(tokens: list[str]) -> int:
+    from cyclopts import CycloptsError
+
+    from fangcun.cli_app import build_app
+
+    try:
+        result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    return result if isinstance(result, int) else 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _os_sentence(error: OSError) -> str | None:
+    """A sentence for what users can mend about their disk; None for anything else."""
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in _DISK_FULL:
+        return f"no space left{where}. Nothing that was complete is lost; free some space, or choose another folder with --out."
+    if error.errno in _FORBIDDEN:
+        return f"no permission{where} ({error.strerror}). Choose a folder you may write to with --out, or mend the permissions."
+    return None
+
+
+def _speak_utf8() -> None:
+    """Chinese on every terminal: Windows and minimal locales would otherwise stop at the first hanzi."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Callable[..., None] | None = getattr(stream, "reconfigure", None)
+        if reconfigure is not None and isinstance(stream, io.TextIOWrapper):
+            reconfigure(encoding="utf-8", errors="replace")

@@ -1,0 +1,80 @@
+"""The cyclopts application: verbs, their help, shell completion.
+
+The verbs of a recipe stand here for help and completion; when they run, `cli` has handed their words to the recipe's loader
+before this module is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter
+
+from fangcun import __version__, cli_verbs
+from fangcun.config.schema import Recipe
+
+_RECIPE_VERBS = {
+    "run": "Text to model, the whole way: corpus, tokenizer, tokens, training. Stages that are done are skipped.",
+    "corpus": "Read, clean and split the text of a recipe; nothing else.",
+    "tokenizer": "A recipe up to its tokenizer.",
+    "pack": "A recipe up to its token shards; or, with --adopt, take token files of nanoGPT's kind as they are.",
+    "pretrain": "A recipe up to its trained model.",
+}
+_SETTINGS = """
+Settings are the recipe's keys: `--train.max_steps 20`, `--optimizer.lr 3e-4`, lists as several values, `null` for none.
+`--text PATH…` is short for `--corpus.paths`, `--out DIR` for `--out_dir`.
+"""
+_ADOPT = """
+`fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16]` makes token shards of
+finished files of ids.
+"""
+
+Text = Annotated[
+    list[str] | None,
+    Parameter(
+        name="--text",
+        help="Files, folders or globs to train on; short for --corpus.paths.",
+        negative=(),
+        consume_multiple=True,
+    ),
+]
+Out = Annotated[str | None, Parameter(name="--out", help="Run folder; short for --out_dir. Default: runs/RECIPE.")]
+Settings = Annotated[Recipe | None, Parameter(name="*", negative=(), name_transform=str)]
+
+
+def build_app() -> App:
+    """The application with all verbs that work."""
+    app = App(
+        name="fangcun",
+        help="Fangcun 方寸: your own text in, your own small language model out, on the machine you have.",
+        help_epilogue="Start with `fangcun demo`, or `fangcun run demo --text my-novels/ --out runs/mine`.",
+        version=__version__,
+        help_format="markdown",
+        suppress_keyboard_interrupt=False,
+    )
+    app.command(_demo_help(), name="demo")
+    for verb, text in _RECIPE_VERBS.items():
+        app.command(_recipe_help(text + "\n" + _SETTINGS + (_ADOPT if verb == "pack" else "")), name=verb)
+    app.command(cli_verbs.generate)
+    app.command(cli_verbs.recipes)
+    app.register_install_completion_command()
+    for verb in ("demo", *_RECIPE_VERBS):
+        app[verb].group_parameters = Group("Settings", sort_key=0)
+    return app
+
+
+def _recipe_help(text: str) -> Callable[..., None]:
+    def verb(recipe: str, /, *, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+        raise AssertionError("recipes are run by fangcun.cli")
+
+    verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see `fangcun recipes`) or a YAML file, ours or litgpt's."
+    return verb
+
+
+def _demo_help() -> Callable[..., None]:
+    def demo(*, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+        raise AssertionError("recipes are run by fangcun.cli")
+
+    demo.__doc__ = "The shipped recipe `demo` on the built-in novel: about five minutes on two CPU cores.\n" + _SETTINGS
+    return demo

@@ -1,0 +1,186 @@
+"""Contradictions between settings: what no single field's type can see. A setting that nothing reads is one of them.
+
+A setting of the file that a *flag* makes idle (`--tokenizer.path` beside the file's `tokenizer.vocab_size`) is dropped;
+two settings of the same origin that exclude each other are an error that names both places.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from fangcun.config.keys import recipe_keys
+from fangcun.config.schema import Recipe
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_STOPS = ("train.max_steps", "train.max_tokens", "train.epochs", "train.max_time")
+_FREE_NEXT_TO_INIT = {"model.block_size"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """Where a setting was written."""
+
+    place: str
+    """"my.yaml:12" or "--train.max_steps"."""
+    by_flag: bool
+
+
+@dataclass
+class _Findings:
+    recipe: Recipe
+    origins: Mapping[str, Given]
+    problems: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)
+
+    def value(self, key: str) -> object:
+        section, _, leaf = key.rpartition(".")
+        return getattr(getattr(self.recipe, section) if section else self.recipe, leaf)
+
+    def place(self, *keys: str) -> str:
+        """The first place among `keys` that the user wrote, as the start of a message."""
+        origin = next((self.origins[key] for key in keys if key in self.origins), None)
+        if origin is None:
+            return keys[0]
+        return origin.place if origin.by_flag else f"{origin.place}: {next(key for key in keys if key in self.origins)}"
+
+    def error(self, keys: Iterable[str], message: str) -> None:
+        self.problems.append(f"{self.place(*keys)}: {message}")
+
+    def idle(self, keys: Iterable[str], cause: str, message: str) -> None:
+        """`keys` have no effect because of the setting `cause`: an error where they were given with another value."""
+        because = self.origins.get(cause)
+        for key in keys:
+            given = self.origins.get(key)
+            if given is None or self.value(key) == recipe_keys()[key].default:
+                continue
+            if because is not None and because.by_flag and not given.by_flag:
+                self.unused.append(key)
+            else:
+                self.error([key], f"{message} Remove it{_at(because)}.")
+
+
+def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[list[str], list[str]]:
+    """(a sentence for each contradiction, keys from the file that a flag made idle and that are to be dropped)."""
+    found = _Findings(recipe, origins)
+    for check in (_corpus, _tokenizer_and_tokens, _batches, _length, _schedule, _model, _machine):
+        check(found, recipe)
+    return found.problems, found.unused
+
+
+def _at(because: Given | None) -> str:
+    return f", or change {because.place}" if because is not None else ""
+
+
+def _corpus(found: _Findings, recipe: Recipe) -> None:
+    corpus = recipe.corpus
+    if corpus.paths is not None and corpus.builtin is not None:
+        found.error(
+            ["corpus.builtin"],
+            f"corpus.paths ({found.place('corpus.paths')}) is given too; a run reads one or the other.",
+        )
+    if corpus.paths == []:
+        found.error(["corpus.paths"], "the list is empty; name at least one file, folder or glob.")
+    if corpus.txt_split == "separator" and not corpus.separator:
+        found.error(
+            ["corpus.txt_split"], "txt_split 'separator' needs corpus.separator, the string between two documents."
+        )
+    if corpus.txt_split != "separator":
+        found.idle(
+            ["corpus.separator"], "corpus.txt_split", f"it has no effect with corpus.txt_split '{corpus.txt_split}'."
+        )
+    if corpus.txt_split != "chapter":
+        found.idle(
+            ["corpus.chapter_pattern"],
+            "corpus.txt_split",
+            f"it has no effect with corpus.txt_split '{corpus.txt_split}'.",
+        )
+    if corpus.chapter_pattern is not None:
+        try:
+            re.compile(corpus.chapter_pattern)
+        except re.error as error:
+            found.error(["corpus.chapter_pattern"], f"not a regular expression: {error}.")
+    if corpus.builtin is not None:
+        keys = ["corpus.text_key", "corpus.txt_split", "corpus.separator", "corpus.chapter_pattern", "corpus.encoding"]
+        found.idle(keys, "corpus.builtin", "it has no effect on the built-in text.")
+
+
+def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:
+    if recipe.tokenizer.path is not None:
+        keys = [f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")]
+        found.idle(keys, "tokenizer.path", "it has no effect where tokenizer.path names a finished tokenizer.")
+    elif recipe.tokenizer.kind == "char":
+        keys = [f"tokenizer.{leaf}" for leaf in ("vocab_size", "trainer", "max_han_run", "sample_bytes")]
+        found.idle(keys, "tokenizer.kind", "it has no effect with tokenizer.kind 'char'.")
+    if recipe.tokens.path is not None:
+        keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "shard_tokens")]
+        found.idle(keys, "tokens.path", "it has no effect where tokens.path names finished token shards.")
+
+
+def _batches(found: _Findings, recipe: Recipe) -> None:
+    train = recipe.train
+    if train.global_batch_size % train.micro_batch_size:
+        fits = max(n for n in range(1, train.micro_batch_size + 1) if train.global_batch_size % n == 0)
+        found.error(
+            ["train.micro_batch_size", "train.global_batch_size"],
+            f"global_batch_size {train.global_batch_size} is not a multiple of micro_batch_size {train.micro_batch_size}. "
+            f"A micro_batch_size of {fits} fits.",
+        )
+    if train.max_seq_length is not None and recipe.init_from is None and train.max_seq_length > recipe.model.block_size:
+        found.error(
+            ["train.max_seq_length", "model.block_size"],
+            f"train.max_seq_length {train.max_seq_length} is longer than model.block_size {recipe.model.block_size}, "
+            f"the longest context of the model ({found.place('model.block_size')}).",
+        )
+
+
+def _length(found: _Findings, recipe: Recipe) -> None:
+    if all(found.value(key) is None for key in _STOPS):
+        found.error(_STOPS, "the run would never end. Give one of train.max_steps, max_tokens, epochs, max_time.")
+
+
+def _schedule(found: _Findings, recipe: Recipe) -> None:
+    train = recipe.train
+    if train.lr_schedule == "constant":
+        found.idle(
+            ["train.lr_decay_steps", "train.min_lr"],
+            "train.lr_schedule",
+            "it has no effect with train.lr_schedule 'constant'.",
+        )
+        return
+    if (
+        train.lr_decay_steps is None
+        and train.max_time is not None
+        and all(found.value(key) is None for key in _STOPS[:3])
+    ):
+        found.error(
+            ["train.lr_schedule", "train.max_time"],
+            "cosine has to know its last step, and max_time alone does not give one. "
+            "Add train.lr_decay_steps (or max_steps), or set train.lr_schedule: constant.",
+        )
+    if train.min_lr > recipe.optimizer.lr:
+        found.error(
+            ["train.min_lr", "optimizer.lr"], f"min_lr {train.min_lr:g} is above optimizer.lr {recipe.optimizer.lr:g}."
+        )
+    if train.lr_decay_steps is not None and train.lr_decay_steps <= train.lr_warmup_steps:
+        found.error(
+            ["train.lr_decay_steps"],
+            f"cosine would end at step {train.lr_decay_steps}, before the warm-up of train.lr_warmup_steps {train.lr_warmup_steps} does.",
+        )
+
+
+def _model(found: _Findings, recipe: Recipe) -> None:
+    if recipe.init_from is None:
+        return
+    keys = [key for key in recipe_keys() if key.startswith("model.") and key not in _FREE_NEXT_TO_INIT]
+    found.idle(keys, "init_from", "the model's shape comes from the folder of init_from.")
+
+
+def _machine(found: _Findings, recipe: Recipe) -> None:
+    if not _DEVICE.fullmatch(recipe.device):
+        found.error(["device"], f"expected auto, cpu, cuda or cuda:N, got '{recipe.device}'.")
+    if recipe.device == "cpu" and recipe.precision == "16-mixed":
+        found.error(["precision", "device"], "16-mixed needs a CUDA device; on cpu use bf16-mixed (or 32-true).")
+    if recipe.resume == "":
+        found.error(["resume"], "expected auto, true, false or a checkpoint folder, got an empty text.")

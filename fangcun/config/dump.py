@@ -1,0 +1,55 @@
+"""A recipe as YAML that `load_recipe` reads back to the same recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import yaml
+
+from fangcun.config.keys import sections
+from fangcun.config.schema import Recipe
+
+
+class _Dumper(yaml.SafeDumper):
+    """Lists and tuples on one line, floats that keep every bit and read as numbers everywhere."""
+
+
+def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
+    text = repr(value)
+    if "e" in text and "." not in text:  # YAML 1.1 takes 1e-05 for text; 1.0e-05 is a number to every reader
+        text = text.replace("e", ".0e")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+_Dumper.add_representer(float, _float)
+_Dumper.add_representer(
+    tuple, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+_Dumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
+
+
+def dump_recipe(recipe: Recipe, header: str = "The whole recipe of this run, defaults included.") -> str:
+    """YAML text with every setting; `header` becomes comment lines at its top.
+
+    Next to `init_from` the section `model` holds block_size alone: the folder gives the shape, and a shape written beside it
+    would be refused when the text is loaded again.
+    """
+    lines = [f"# {line}".rstrip() for line in header.splitlines()]
+    for top in dataclasses.fields(recipe):
+        value = getattr(recipe, top.name)
+        if top.name in sections():
+            value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            if top.name == "model" and recipe.init_from is not None:
+                value = {"block_size": value["block_size"]}
+        text = yaml.dump(
+            {top.name: value},
+            Dumper=_Dumper,
+            allow_unicode=True,
+            sort_keys=False,
+            width=10**9,
+            default_flow_style=False,
+        )
+        lines.append(text.rstrip("\n"))
+    return "\n".join(lines) + "\n"
