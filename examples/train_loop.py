@@ -84,7 +84,12 @@ def main() -> None:
         set_learning_rate(
             optimizers,
             learning_rate(
-                step, schedule="cosine", peak=args.lr, minimum=args.lr / 10, warmup_steps=warmup_steps, decay_steps=args.steps
+                step,
+                schedule="cosine",
+                peak=args.lr,
+                minimum=args.lr / 10,
+                warmup_steps=warmup_steps,
+                decay_steps=args.steps,
             ),
         )
         for optimizer in optimizers:

@@ -1,6 +1,6 @@
 """The cyclopts application: verbs, their help, shell completion.
 
-The verbs of a recipe stand here for help and completion; when they run, `cli` has handed their words to the recipe's loader
+The verbs of a recipe stand here for help and completion; when they run, cli has handed their words to the recipe's loader
 before this module is imported.
 """
 
@@ -22,11 +22,11 @@ _RECIPE_VERBS = {
     "pretrain": "A recipe up to its trained model.",
 }
 _SETTINGS = """
-Settings are the recipe's keys: `--train.max_steps 20`, `--optimizer.lr 3e-4`, lists as several values, `null` for none.
-`--text PATH…` is short for `--corpus.paths`, `--out DIR` for `--out_dir`.
+Settings are the recipe's keys: --train.max_steps 20, --optimizer.lr 3e-4, lists as several values, null for none.
+--text PATH… is short for --corpus.paths, --out DIR for --out_dir.
 """
 _ADOPT = """
-`fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16]` makes token shards of
+fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16] makes token shards of
 finished files of ids.
 """
 
@@ -48,9 +48,9 @@ def build_app() -> App:
     app = App(
         name="fangcun",
         help="Fangcun 方寸: your own text in, your own small language model out, on the machine you have.",
-        help_epilogue="Start with `fangcun demo`, or `fangcun run demo --text my-novels/ --out runs/mine`.",
+        help_epilogue="Start with fangcun demo, or fangcun run demo --text my-novels/ --out runs/mine.",
         version=__version__,
-        help_format="markdown",
+        help_format="plaintext",
         suppress_keyboard_interrupt=False,
     )
     app.command(_demo_help(), name="demo")
@@ -68,7 +68,7 @@ def _recipe_help(text: str) -> Callable[..., None]:
     def verb(recipe: str, /, *, text: Text = None, out: Out = None, settings: Settings = None) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
-    verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see `fangcun recipes`) or a YAML file, ours or litgpt's."
+    verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
     return verb
 
 
@@ -76,5 +76,5 @@ def _demo_help() -> Callable[..., None]:
     def demo(*, text: Text = None, out: Out = None, settings: Settings = None) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
-    demo.__doc__ = "The shipped recipe `demo` on the built-in novel: about five minutes on two CPU cores.\n" + _SETTINGS
+    demo.__doc__ = "The shipped recipe demo on the built-in novel: about five minutes on two CPU cores.\n" + _SETTINGS
     return demo

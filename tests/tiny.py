@@ -50,10 +50,17 @@ def tiny_flags(*more: str, leave_out: str = "") -> list[str]:
 def story(seed: int = 0, sentences: int = 400) -> str:
     """Chinese prose of sorts: sentences from a small grammar, the same for the same seed."""
     draw = random.Random(seed)
-    who, what, whom, tail = "曹操 刘备 关羽 张飞 孔明 周瑜".split(), "见了 笑谓 大骂 引军攻 夜访".split(), "众将 吕布 袁绍 孙权 百姓".split(), "而去 于城下 不提 大喜 后人有诗".split()
+    who, what, whom, tail = (
+        ["曹操", "刘备", "关羽", "张飞", "孔明", "周瑜"],
+        ["见了", "笑谓", "大骂", "引军攻", "夜访"],
+        ["众将", "吕布", "袁绍", "孙权", "百姓"],
+        ["而去", "于城下", "不提", "大喜", "后人有诗"],
+    )
     lines = []
     for number in range(sentences):
-        lines.append(f"却说{draw.choice(who)}{draw.choice(what)}{draw.choice(whom)}，{draw.choice(tail)}。第{number}日，{draw.choice(who)}曰：“吾计成矣！”")
+        lines.append(
+            f"却说{draw.choice(who)}{draw.choice(what)}{draw.choice(whom)}，{draw.choice(tail)}。第{number}日，{draw.choice(who)}曰：“吾计成矣！”"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -67,7 +74,7 @@ def write_story(folder: Path, seed: int = 0, sentences: int = 400) -> Path:
 def run_tiny(text: Path, out: Path, *flags: str, recipe: str = "demo") -> int:
     """The whole way in this process; returns the exit code."""
     loaded = load_recipe(recipe, tiny_flags("--text", str(text), "--out", str(out), *flags))
-    return run(loaded, console=Console(open(os.devnull, "w", encoding="utf-8")))  # noqa: SIM115
+    return run(loaded, console=Console(open(os.devnull, "w", encoding="utf-8")))
 
 
 def fangcun(*arguments: str, timeout: float = 300, **kwargs) -> subprocess.CompletedProcess[str]:

@@ -24,7 +24,9 @@ def checkpoint_step(folder: Path) -> int | None:
 
 def list_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run folder, oldest first. Temporary and torn folders are left out."""
-    folders = [p for p in (Path(run) / "checkpoints").glob("step-*") if _STEP.fullmatch(p.name) and (p / MANIFEST).is_file()]
+    folders = [
+        p for p in (Path(run) / "checkpoints").glob("step-*") if _STEP.fullmatch(p.name) and (p / MANIFEST).is_file()
+    ]
     return sorted(folders, key=lambda p: checkpoint_step(p) or 0)
 
 
@@ -35,7 +37,9 @@ def find_weights(path: str | Path) -> Path:
     """
     path = Path(path)
     if not path.exists():
-        raise FangcunError(f"{path} does not exist. Expected a run folder, a checkpoint or a Hugging Face model folder.")
+        raise FangcunError(
+            f"{path} does not exist. Expected a run folder, a checkpoint or a Hugging Face model folder."
+        )
     if (path / "config.json").is_file():
         if (path / MANIFEST).is_file():
             read_manifest(path, "checkpoint")
@@ -45,5 +49,9 @@ def find_weights(path: str | Path) -> Path:
         read_manifest(checkpoints[-1], "checkpoint")
         return checkpoints[-1]
     if (path / "checkpoints").is_dir() or (path / "recipe.yaml").is_file():
-        raise FangcunError(f"{path} has no complete checkpoint yet. Train it first: fangcun run {path / 'recipe.yaml'} --out {path}")
-    raise FangcunError(f"{path} is no model: it has neither checkpoints/ nor config.json. Expected a run folder, a checkpoint or a Hugging Face model folder.")
+        raise FangcunError(
+            f"{path} has no complete checkpoint yet. Train it first: fangcun run {path / 'recipe.yaml'} --out {path}"
+        )
+    raise FangcunError(
+        f"{path} is no model: it has neither checkpoints/ nor config.json. Expected a run folder, a checkpoint or a Hugging Face model folder."
+    )

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fangcun import __version__
 from fangcun.errors import FangcunError
+from fangcun.version import __version__
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -83,7 +83,7 @@ def write_text_atomic(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
     sync_folder(path.parent)
 
 
@@ -112,8 +112,8 @@ def write_artifact(path: Path, manifest: Manifest) -> Iterator[Path]:
         if path.exists():
             replaced = path.with_name(f"{path.name}.tmp-old-{os.getpid()}")
             shutil.rmtree(replaced, ignore_errors=True)
-            os.rename(path, replaced)
-        os.rename(temporary, path)
+            path.rename(replaced)
+        temporary.rename(path)
         sync_folder(path.parent)
         if replaced is not None:
             shutil.rmtree(replaced, ignore_errors=True)
@@ -135,11 +135,15 @@ def read_manifest(path: Path, kind: str, *, verify: bool = False) -> Manifest:
         raw = json.loads(file.read_text(encoding="utf-8"))
         version, found = raw["format_version"], raw["kind"]
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise FangcunError(f"{file} cannot be read ({error}). Remove the folder {path} to have it made anew.") from error
+        raise FangcunError(
+            f"{file} cannot be read ({error}). Remove the folder {path} to have it made anew."
+        ) from error
     if found != kind:
         raise FangcunError(f"{path} holds a {found}, expected a {kind}.")
     if version != FORMAT_VERSION:
-        raise FangcunError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}. Use the version it was written with: {raw.get('program')}.")
+        raise FangcunError(
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}. Use the version it was written with: {raw.get('program')}."
+        )
     known = set(Manifest.__dataclass_fields__)
     manifest = Manifest(**{key: value for key, value in raw.items() if key in known})
     for name, entry in manifest.files.items():
@@ -147,9 +151,13 @@ def read_manifest(path: Path, kind: str, *, verify: bool = False) -> Manifest:
         if not part.is_file():
             raise FangcunError(f"{part} is missing, so the {kind} is damaged. Remove {path} to have it made anew.")
         if (size_bytes := part.stat().st_size) != entry["size_bytes"]:
-            raise FangcunError(f"{part} has {size_bytes:,} bytes, expected {entry['size_bytes']:,}: the {kind} is damaged. Remove {path} to have it made anew.")
+            raise FangcunError(
+                f"{part} has {size_bytes:,} bytes, expected {entry['size_bytes']:,}: the {kind} is damaged. Remove {path} to have it made anew."
+            )
         if verify and file_sha256(part) != entry["sha256"]:
-            raise FangcunError(f"{part} does not match its sha256: the {kind} is damaged. Remove {path} to have it made anew.")
+            raise FangcunError(
+                f"{part} does not match its sha256: the {kind} is damaged. Remove {path} to have it made anew."
+            )
     return manifest
 
 
@@ -160,7 +168,9 @@ def describe_inputs(paths: list[Path], known: list[dict[str, Any]] | None = None
     for path in paths:
         stat = path.stat()
         key = (str(path), stat.st_size, stat.st_mtime_ns)
-        result.append({"path": key[0], "size_bytes": key[1], "mtime_ns": key[2], "sha256": cache.get(key) or file_sha256(path)})
+        result.append(
+            {"path": key[0], "size_bytes": key[1], "mtime_ns": key[2], "sha256": cache.get(key) or file_sha256(path)}
+        )
     return result
 
 

@@ -52,7 +52,12 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        me = {"host": socket.gethostname(), "pid": os.getpid(), "start": _process_start(os.getpid()), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        me = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "start": _process_start(os.getpid()),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
         # The lock is written aside and linked into place, so that it is never seen half written.
         mine = self.path.with_name(f"{LOCK}.{os.getpid()}")
         mine.write_text(json.dumps(me), encoding="utf-8")
@@ -64,9 +69,13 @@ class RunLock:
                 if owner is None:
                     continue
                 if owner["host"] != me["host"]:
-                    raise FangcunError(f"{self.path.parent} is being written by process {owner['pid']} on host {owner['host']} since {owner['since']}. If that machine is gone, delete {self.path} and run again.")
+                    raise FangcunError(
+                        f"{self.path.parent} is being written by process {owner['pid']} on host {owner['host']} since {owner['since']}. If that machine is gone, delete {self.path} and run again."
+                    )
                 if _alive(owner):
-                    raise FangcunError(f"{self.path.parent} is being written by process {owner['pid']} on this machine since {owner['since']}. Wait for it, stop it, or choose another folder with --out.")
+                    raise FangcunError(
+                        f"{self.path.parent} is being written by process {owner['pid']} on this machine since {owner['since']}. Wait for it, stop it, or choose another folder with --out."
+                    )
                 with contextlib.suppress(FileNotFoundError):
                     self.path.unlink()
             raise FangcunError(f"{self.path} could not be taken: other processes are after it too. Run again.")
@@ -101,7 +110,9 @@ class RunLock:
         except ValueError:
             return {"host": socket.gethostname(), "pid": 2**31 - 1, "since": "an unknown time"}
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         owner = self._owner()
         if owner is not None and owner["pid"] == os.getpid() and owner["host"] == socket.gethostname():
             self.path.unlink(missing_ok=True)

@@ -4,24 +4,30 @@ Errors name file and line (or the flag), what was expected and the nearest right
 Configurations of other tools are read, never executed, with a report of what became of each key.
 """
 
-from fangcun.config.dump import dump_recipe
-from fangcun.config.inputs import check_inputs
-from fangcun.config.keys import field_docs
-from fangcun.config.loader import LoadedRecipe, load_recipe, recipe_names, recipe_text
-from fangcun.config.model import ModelConfig
-from fangcun.config.report import ImportReport
-from fangcun.config.resolve import count_parameters, resolve_model
-from fangcun.config.schema import (
-    CheckpointConfig,
-    CorpusConfig,
-    EvalConfig,
-    OptimizerConfig,
-    Recipe,
-    SamplesConfig,
-    TokenizerConfig,
-    TokensConfig,
-    TrainConfig,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fangcun.config.dump import dump_recipe
+    from fangcun.config.inputs import check_inputs
+    from fangcun.config.keys import field_docs
+    from fangcun.config.loader import LoadedRecipe, load_recipe, recipe_names, recipe_text
+    from fangcun.config.model import ModelConfig
+    from fangcun.config.report import ImportReport
+    from fangcun.config.resolve import count_parameters, resolve_model
+    from fangcun.config.schema import (
+        CheckpointConfig,
+        CorpusConfig,
+        EvalConfig,
+        OptimizerConfig,
+        Recipe,
+        SamplesConfig,
+        TokenizerConfig,
+        TokensConfig,
+        TrainConfig,
+    )
 
 __all__ = [
     "CheckpointConfig",
@@ -45,3 +51,24 @@ __all__ = [
     "recipe_text",
     "resolve_model",
 ]
+
+# Where a public name lives, if not in `schema`. Resolved at first use: `fangcun --help` reads no YAML library.
+_HOMES = {
+    "ImportReport": "report",
+    "LoadedRecipe": "loader",
+    "ModelConfig": "model",
+    "check_inputs": "inputs",
+    "count_parameters": "resolve",
+    "dump_recipe": "dump",
+    "field_docs": "keys",
+    "load_recipe": "loader",
+    "recipe_names": "loader",
+    "recipe_text": "loader",
+    "resolve_model": "resolve",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'fangcun.config' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fangcun.config.{_HOMES.get(name, 'schema')}"), name)

@@ -15,6 +15,8 @@ from fangcun.config.constraints import (
 )
 from fangcun.config.model import ModelConfig
 
+Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+
 
 @dataclass
 class CorpusConfig:
@@ -255,7 +257,7 @@ class Recipe:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
 
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true."""
 
     device: str = "auto"
@@ -273,5 +275,7 @@ class Recipe:
     out_dir: str | None = None
     """Run folder. Null: runs/<recipe>. `--out` is short for it."""
 
-    trackers: list[Literal["jsonl", "tensorboard", "swanlab", "wandb", "trackio"]] = field(default_factory=lambda: ["jsonl"])
+    trackers: list[Literal["jsonl", "tensorboard", "swanlab", "wandb", "trackio"]] = field(
+        default_factory=lambda: ["jsonl"]
+    )
     """Where metrics go besides metrics.jsonl, which is always written."""

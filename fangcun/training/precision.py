@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fangcun.config.schema import Recipe
+from fangcun.config.schema import Precision, Recipe
 from fangcun.errors import FangcunError
 
 
@@ -18,7 +18,7 @@ class Compute:
     """What `choose_compute` decided: all concrete, nothing left at auto."""
 
     device: torch.device
-    precision: str
+    precision: Precision
     compile: bool
     num_threads: int
 

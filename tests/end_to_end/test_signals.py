@@ -17,11 +17,29 @@ from fangcun.training import read_steps
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX")
 
-LONG = ["--train.max_steps", "3000", "--train.lr_decay_steps", "3000", "--train.save_interval", "100000", "--eval.interval", "100000", "--samples.interval", "100000"]
+LONG = [
+    "--train.max_steps",
+    "3000",
+    "--train.lr_decay_steps",
+    "3000",
+    "--train.save_interval",
+    "100000",
+    "--eval.interval",
+    "100000",
+    "--samples.interval",
+    "100000",
+]
 
 
 def start(text: Path, run: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fangcun", "run", "demo", *tiny_flags(*LONG, "--text", str(text), "--out", str(run))]
+    command = [
+        sys.executable,
+        "-m",
+        "fangcun",
+        "run",
+        "demo",
+        *tiny_flags(*LONG, "--text", str(text), "--out", str(run)),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding="utf-8")
     while process.poll() is None and sum(r["kind"] == "train" for r in read_steps(run / "metrics.jsonl")) < 5:
         time.sleep(0.02)
@@ -47,7 +65,9 @@ def test_a_signal_saves_and_prints_the_resume_command(tmp_path: Path, number: si
     more = str(stopped_at + 2)
     resumed = fangcun(*words, "--train.max_steps", more)
     assert resumed.returncode == 0, resumed.stderr
-    straight = fangcun("run", "demo", *tiny_flags(*LONG, "--train.max_steps", more, "--text", str(text), "--out", str(tmp_path / "b")))
+    straight = fangcun(
+        "run", "demo", *tiny_flags(*LONG, "--train.max_steps", more, "--text", str(text), "--out", str(tmp_path / "b"))
+    )
     assert straight.returncode == 0, straight.stderr
     assert weights_of(list_checkpoints(run)[-1]) == weights_of(list_checkpoints(tmp_path / "b")[-1])
 
@@ -60,7 +80,9 @@ def test_second_ctrl_c_leaves_at_once_and_the_folder_is_whole(tmp_path: Path) ->
         time.sleep(0.002)
     process.communicate(timeout=30)
     assert process.returncode == 130
-    finished = fangcun("run", "demo", *tiny_flags(*LONG, "--train.max_steps", "6", "--text", str(text), "--out", str(run)))
+    finished = fangcun(
+        "run", "demo", *tiny_flags(*LONG, "--train.max_steps", "6", "--text", str(text), "--out", str(run))
+    )
     assert finished.returncode == 0, finished.stderr
 
 

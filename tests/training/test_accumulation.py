@@ -10,7 +10,9 @@ from fangcun.model import Transformer, initialize
 from fangcun.training import Compute, build_optimizers, train_step
 
 
-def one_step(micro_batch_size: int, *, dropout: float = 0.0, seed: int | None = None) -> tuple[Transformer, float, float]:
+def one_step(
+    micro_batch_size: int, *, dropout: float = 0.0, seed: int | None = None
+) -> tuple[Transformer, float, float]:
     shape = ModelConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, dropout=dropout)
     model = Transformer(resolve_model(shape, vocab_size=70))
     initialize(model, 3)

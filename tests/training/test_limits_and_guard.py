@@ -50,7 +50,18 @@ def test_warmup_longer_than_the_run_is_shortened_with_a_warning(tmp_path: Path, 
 def test_non_finite_loss_stops_and_names_the_last_good_checkpoint(tmp_path: Path, text: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(FangcunError, match=r"step \d+: loss .*is not finite.*(step-0000|no checkpoint)"):
-        run_tiny(text, run, "--optimizer.lr", "1e30", "--train.max_norm", "null", "--train.max_steps", "50", "--train.save_interval", "1")
+        run_tiny(
+            text,
+            run,
+            "--optimizer.lr",
+            "1e30",
+            "--train.max_norm",
+            "null",
+            "--train.max_steps",
+            "50",
+            "--train.save_interval",
+            "1",
+        )
     for checkpoint in list_checkpoints(run):  # nothing broken was saved over what was good
         assert (checkpoint / "model.safetensors").stat().st_size > 1000
 

@@ -87,7 +87,16 @@ def test_other_settings_are_refused_with_key_values_and_remedy(tmp_path: Path, t
 
 def test_stop_conditions_batches_and_logs_may_change() -> None:
     stored = load_recipe("demo", ["--train.max_steps", "10"]).recipe
-    flags = ["--train.max_steps", "20", "--train.micro_batch_size", "1", "--eval.interval", "7", "--train.save_interval", "3"]
+    flags = [
+        "--train.max_steps",
+        "20",
+        "--train.micro_batch_size",
+        "1",
+        "--eval.interval",
+        "7",
+        "--train.save_interval",
+        "3",
+    ]
     warnings = check_continuation(Path("run"), stored, load_recipe("demo", flags).recipe)
     assert len(warnings) == 1
     assert "schedule is recomputed" in warnings[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -20,7 +21,7 @@ def test_warmup_rises_evenly_from_above_zero_to_the_peak() -> None:
     steps = [rate(s) for s in range(11)]
     assert steps[0] > 0
     assert steps[10] == pytest.approx(1e-3)
-    assert all(b - a == pytest.approx(steps[0]) for a, b in zip(steps, steps[1:], strict=False))
+    assert all(b - a == pytest.approx(steps[0]) for a, b in itertools.pairwise(steps))
 
 
 def test_cosine_is_half_way_in_the_middle_and_ends_at_the_minimum() -> None:
