@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from fangcun.config.keys import recipe_keys
+from fangcun.config.resolve import resolve_model
 from fangcun.config.schema import Recipe
+from fangcun.errors import ConfigError
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _STOPS = ("train.max_steps", "train.max_tokens", "train.epochs", "train.max_time")
@@ -33,6 +35,7 @@ class _Findings:
     origins: Mapping[str, Given]
     problems: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
+    forgive: bool = False
 
     def value(self, key: str) -> object:
         section, _, leaf = key.rpartition(".")
@@ -55,7 +58,7 @@ class _Findings:
             given = self.origins.get(key)
             if given is None or self.value(key) == recipe_keys()[key].default:
                 continue
-            if because is not None and because.by_flag and not given.by_flag:
+            if self.forgive or (because is not None and because.by_flag and not given.by_flag):
                 self.unused.append(key)
             else:
                 self.error([key], f"{message} Remove it{_at(because)}.")
@@ -67,6 +70,14 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
     for check in (_corpus, _tokenizer_and_tokens, _batches, _length, _schedule, _model, _machine):
         check(found, recipe)
     return found.problems, found.unused
+
+
+def idle_settings(recipe: Recipe) -> list[str]:
+    """Settings that differ from their default and that nothing in this recipe reads."""
+    found = _Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
+    for check in (_corpus, _tokenizer_and_tokens, _schedule, _model):
+        check(found, recipe)
+    return found.unused
 
 
 def _at(because: Given | None) -> str:
@@ -172,9 +183,19 @@ def _schedule(found: _Findings, recipe: Recipe) -> None:
 
 def _model(found: _Findings, recipe: Recipe) -> None:
     if recipe.init_from is None:
+        try:  # any vocabulary will do here: the real one is known when the tokenizer is
+            resolve_model(recipe.model, recipe.model.vocab_size or recipe.model.padded_vocab_size or 512)
+        except ConfigError as error:
+            named = [key for key in recipe_keys() if key.startswith("model.") and _names(str(error), key)]
+            place = next((found.origins[key].place for key in named if key in found.origins), None)
+            found.problems.append(f"{place}: {error}" if place else str(error))
         return
     keys = [key for key in recipe_keys() if key.startswith("model.") and key not in _FREE_NEXT_TO_INIT]
     found.idle(keys, "init_from", "the model's shape comes from the folder of init_from.")
+
+
+def _names(message: str, key: str) -> bool:
+    return re.search(rf"\b{key.partition('.')[2]}\b", message) is not None
 
 
 def _machine(found: _Findings, recipe: Recipe) -> None:

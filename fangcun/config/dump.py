@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import yaml
 
+from fangcun.config.check import idle_settings
 from fangcun.config.keys import sections
 from fangcun.config.schema import Recipe
 
@@ -30,17 +32,28 @@ _Dumper.add_representer(
 )
 
 
-def dump_recipe(recipe: Recipe, header: str = "The whole recipe of this run, defaults included.") -> str:
-    """YAML text with every setting; `header` becomes comment lines at its top.
+def yaml_value(value: Any) -> str:
+    """One setting's value as YAML writes it, on one line."""
+    text = yaml.dump({"value": value}, Dumper=_Dumper, allow_unicode=True, width=10**9, default_flow_style=False)
+    return text.removeprefix("value: ").rstrip("\n")
 
-    Next to `init_from` the section `model` holds block_size alone: the folder gives the shape, and a shape written beside it
+
+def dump_recipe(recipe: Recipe, header: str = "The whole recipe of this run, defaults included.") -> str:
+    """YAML text with every setting that counts; `header` becomes comment lines at its top.
+
+    A setting that nothing reads (`tokenizer.vocab_size` beside `tokenizer.path`) is left out, as it would be refused. Next to `init_from` the section `model` holds block_size alone: the folder gives the shape, and a shape written beside it
     would be refused when the text is loaded again.
     """
+    idle = set(idle_settings(recipe))
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     for top in dataclasses.fields(recipe):
         value = getattr(recipe, top.name)
         if top.name in sections():
-            value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+            value = {
+                field.name: getattr(value, field.name)
+                for field in dataclasses.fields(value)
+                if f"{top.name}.{field.name}" not in idle
+            }
             if top.name == "model" and recipe.init_from is not None:
                 value = {"block_size": value["block_size"]}
         text = yaml.dump(

@@ -47,6 +47,7 @@ _PRECISION = {
     "16": "16-mixed",
 }
 _TRUE_PRECISION = {"bf16-true": "bf16-mixed", "16-true": "16-mixed"}
+_REFUSED_THERE = {"epochs": "litgpt's pretraining refuses it", "max_steps": "litgpt refused it, and later warned of it"}
 _ADAMW_NO_EFFECT = {"fused", "foreach", "capturable", "differentiable", "maximize", "amsgrad"}
 
 
@@ -119,18 +120,8 @@ def _train(work: Translation, section: str, node: Node, line: int) -> None:
     for key, value in train.entries.items():
         name, at, null = f"train.{key}", train.lines[key], isinstance(value, Scalar) and value.is_null
         if key in ("max_steps", "epochs", "max_time"):
-            if not null:
-                why = {
-                    "epochs": "litgpt's pretraining refuses it",
-                    "max_steps": "litgpt refused it, later warned of it",
-                }
-                work.better(
-                    name,
-                    value,
-                    at,
-                    name,
-                    f"honoured; the first stop condition met ends the run ({why.get(key, 'summed over resumed parts')})",
-                )
+            text = "honoured; of several stop conditions the first one met ends the run"
+            work.better(name, value, at, name, f"{text} ({_REFUSED_THERE[key]})" if key in _REFUSED_THERE else text)
         elif key == "tie_embeddings":
             _tie(work, name, value, at)
         elif key == "lr_warmup_steps" and null:

@@ -26,7 +26,7 @@ class CorpusConfig:
     """Files, folders and globs of .txt .md .jsonl .json .csv .tsv .parquet, plain, .gz or .zst. `--text` is short for it."""
 
     builtin: Literal["sanguo"] | None = None
-    """A text that comes with the installation: sanguo is the novel 三国演义. Ignored by nothing: paths and builtin exclude each other."""
+    """A text that comes with the installation: sanguo is the novel 三国演义. paths and builtin exclude each other."""
 
     text_key: str | None = None
     """Field (or column) that holds the text. Null: the known schemas are tried."""
