@@ -93,16 +93,18 @@ class Attention(nn.Module):
         B, T, _ = x.shape
         H, G, D = self.heads, self.groups, self.head_size
         qkv = self.qkv(x).view(B, T, H + 2 * G, D)
-        value = qkv[:, :, H + G :]
+        # split, not slices: its gradient is one concatenation.
         if self.query_norm is not None and self.key_norm is not None:
+            query, key, value = qkv.split((H, G, G), dim=2)
             # Norm and rotation stay in float32 between the two matrix products, whatever these compute in.
-            query, key = self.query_norm(qkv[:, :, :H].float()), self.key_norm(qkv[:, :, H : H + G].float())
+            query, key = self.query_norm(query.float()), self.key_norm(key.float())
             if turn is not None:
                 query, key = rotate(query, turn), rotate(key, turn)
         elif turn is not None:
-            query, key = rotate(qkv[:, :, : H + G], turn).split((H, G), dim=2)
+            both, value = qkv.split((H + G, G), dim=2)
+            query, key = rotate(both, turn).split((H, G), dim=2)
         else:
-            query, key = qkv[:, :, :H], qkv[:, :, H : H + G]
+            query, key, value = qkv.split((H, G, G), dim=2)
         query, key, value = (part.to(value.dtype).transpose(1, 2) for part in (query, key, value))
         mask = None
         if cache is not None:

@@ -164,6 +164,14 @@ def test_an_embedding_resized_in_transformers_is_believed_over_our_own_config(tm
     assert difference(ours, theirs, random_ids(config)) < TOLERANCE
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_our_own_config_survives_a_save_by_transformers(family: str, tmp_path: Path) -> None:
+    config = random_config(family, 2, dropout=0.25, padding_multiple=64)
+    save_model(random_model(config), tmp_path)
+    opened(tmp_path).save_pretrained(tmp_path / "again")
+    assert load_model(tmp_path / "again").config == config
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_chosen_type_of_the_file_is_what_transformers_loads(dtype: torch.dtype, tmp_path: Path) -> None:
     model = random_model(random_config("qwen3", 2))
