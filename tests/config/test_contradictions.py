@@ -55,7 +55,9 @@ STOP = "train: {max_steps: 10}\n"
         (STOP + "device: gpu", [], "my.yaml:2: device: expected auto, cpu, cuda or cuda:N, got 'gpu'."),
     ],
 )  # fmt: skip
-def test_a_contradiction_names_the_place_and_the_remedy(tmp_path: Path, text: str, flags: list[str], expected: str) -> None:
+def test_a_contradiction_names_the_place_and_the_remedy(
+    tmp_path: Path, text: str, flags: list[str], expected: str
+) -> None:
     assert expected in refused(tmp_path, text, *flags)
 
 
@@ -92,8 +94,18 @@ def test_all_four_stop_conditions_may_stand_together(tmp_path: Path) -> None:
     [
         ("shakespeare-char", [], "run", "no text to train on. Name files, folders or globs with --text PATH."),
         ("shakespeare-char", ["--text", "gone.txt"], "corpus", "--text: there is no 'gone.txt'."),
-        ("gpt2-124m", ["--text", "*.txt"], "run", "give it with --tokenizer.path PATH. GPT-2: tokenizer.json, or vocab.json"),
-        ("demo", ["--tokenizer.path", "gone"], "run", "--tokenizer.path: there is no 'gone'. Give yours with --tokenizer.path PATH."),
+        (
+            "gpt2-124m",
+            ["--text", "*.txt"],
+            "run",
+            "give it with --tokenizer.path PATH. GPT-2: tokenizer.json, or vocab.json",
+        ),
+        (
+            "demo",
+            ["--tokenizer.path", "gone"],
+            "run",
+            "--tokenizer.path: there is no 'gone'. Give yours with --tokenizer.path PATH.",
+        ),
         ("demo", ["--init_from", "gone"], "run", "--init_from: there is no 'gone'."),
         ("demo", ["--tokens.path", "gone"], "pretrain", "--tokens.path: there is no 'gone'."),
     ],

@@ -17,7 +17,9 @@ from fangcun.config.keys import recipe_keys
 from fangcun.config.loader import build_recipe
 from fangcun.errors import ConfigError
 
-TEXT = st.text(st.characters(blacklist_categories=["Cs", "Cc"]) | st.sampled_from("\n\t '\"#:-[]{}&*!|>%@`~三国"), max_size=12)
+TEXT = st.text(
+    st.characters(blacklist_categories=["Cs", "Cc"]) | st.sampled_from("\n\t '\"#:-[]{}&*!|>%@`~三国"), max_size=12
+)
 
 
 def values(hint: Any) -> st.SearchStrategy:
@@ -37,13 +39,19 @@ def values(hint: Any) -> st.SearchStrategy:
     return {bool: st.booleans(), int: numbers[0], float: numbers[1], str: TEXT}[hint]
 
 
-RECIPES = st.fixed_dictionaries({}, optional={name: values(key.hint) for name, key in recipe_keys().items() if name != "device"})
+RECIPES = st.fixed_dictionaries(
+    {}, optional={name: values(key.hint) for name, key in recipe_keys().items() if name != "device"}
+)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(RECIPES)
-def test_a_valid_recipe_survives_the_round_trip_exactly(tmp_path_factory: pytest.TempPathFactory, chosen: dict[str, Any]) -> None:
-    chosen = {key: value for key, value in chosen.items() if not key.startswith("model.") and key not in UNUSABLE(chosen)}
+def test_a_valid_recipe_survives_the_round_trip_exactly(
+    tmp_path_factory: pytest.TempPathFactory, chosen: dict[str, Any]
+) -> None:
+    chosen = {
+        key: value for key, value in chosen.items() if not key.startswith("model.") and key not in UNUSABLE(chosen)
+    }
     recipe = build_recipe({"train.max_steps": 10, **chosen})
     file = tmp_path_factory.mktemp("dump") / "recipe.yaml"
     file.write_text(dump_recipe(recipe), encoding="utf-8")
@@ -52,7 +60,14 @@ def test_a_valid_recipe_survives_the_round_trip_exactly(tmp_path_factory: pytest
 
 def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     """Keys to leave out so that the rest is free of contradictions; those have tests of their own."""
-    out = {"corpus.builtin", "corpus.txt_split", "corpus.separator", "corpus.chapter_pattern", "train.lr_schedule", "train.min_lr"}
+    out = {
+        "corpus.builtin",
+        "corpus.txt_split",
+        "corpus.separator",
+        "corpus.chapter_pattern",
+        "train.lr_schedule",
+        "train.min_lr",
+    }
     out |= {"train.lr_decay_steps", "train.max_seq_length", "train.micro_batch_size", "train.global_batch_size"}
     if chosen.get("tokenizer.path") is not None or chosen.get("tokenizer.kind") == "char":
         out |= {f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")}
@@ -82,12 +97,16 @@ def test_settings_that_nothing_reads_are_left_out_so_that_the_text_loads(tmp_pat
 
 
 def test_text_that_looks_like_something_else_stays_text(tmp_path: Path) -> None:
-    recipe = build_recipe({"train.max_steps": 1, "samples.prompts": ["null", "3e4", "no", "", " x ", "a: b", "# c", "- d"]})
+    recipe = build_recipe(
+        {"train.max_steps": 1, "samples.prompts": ["null", "3e4", "no", "", " x ", "a: b", "# c", "- d"]}
+    )
     (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.yaml").recipe.samples.prompts == recipe.samples.prompts
 
 
 def test_a_broken_dump_does_not_load(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(load_recipe("demo").recipe).replace("n_layer", "n_lager"), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(
+        dump_recipe(load_recipe("demo").recipe).replace("n_layer", "n_lager"), encoding="utf-8"
+    )
     with pytest.raises(ConfigError, match="n_lager"):
         load_recipe(tmp_path / "recipe.yaml")
