@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fangcun.config import load_recipe
 from fangcun.errors import ConfigError
@@ -219,3 +221,59 @@ def test_flags_override_the_file_in_every_spelling(tmp_path: Path) -> None:
 )
 def test_a_wrong_flag_is_named_as_it_was_typed(tmp_path: Path, flags: list[str], expected: str) -> None:
     assert refused(tmp_path, STOP, *flags) == expected
+
+
+WORDS = st.sampled_from(
+    [
+        "train:",
+        "model:",
+        "max_steps",
+        "model_config:",
+        "optimizer",
+        "class_path",
+        "lr",
+        "name",
+        ": ",
+        "\n",
+        "\n  ",
+        "[",
+        "]",
+        "{",
+        "}",
+        "- ",
+        "1",
+        "&a ",
+        "*a",
+        "!!set ",
+        "null",
+        "'",
+        '"',
+        "|",
+        "\t",
+        "#",
+        "---\n",
+        "data:",
+        "eval:",
+        "<<",
+        "? ",
+        "三",
+        "\x00",
+        "9" * 5000,
+    ]
+)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(WORDS, max_size=14).map("".join),
+    st.lists(WORDS | st.sampled_from(["--train.max_steps", "--text", "--model", "--"]), max_size=4),
+)
+def test_whatever_the_file_and_the_flags_hold_the_answer_is_a_recipe_or_a_config_error(
+    tmp_path_factory: pytest.TempPathFactory, text: str, flags: list[str]
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "random.yaml"
+    file.write_text(text, encoding="utf-8")
+    try:
+        assert load_recipe(file, flags).name == "random"
+    except ConfigError as error:
+        assert str(error)
