@@ -10,8 +10,9 @@ import errno
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from typing import cast
+from typing import TextIO, cast
 
 from fangcun.errors import ConfigError, FangcunError
 
@@ -24,6 +25,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; 0 is success, 2 a mistake in the command, 130 Ctrl-C."""
     _speak_utf8()
+    warnings.showwarning = _show_warning
     tokens = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _dispatch(tokens)
@@ -42,6 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         return _fail(sentence, 1)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning meant for people is one line; those of libraries about themselves are for developers."""
+    if category is UserWarning:
+        print(f"warning: {message}", file=sys.stderr)
 
 
 def _dispatch(tokens: list[str]) -> int:

@@ -131,11 +131,8 @@ def adopt(tokens: Sequence[str]) -> int:
     dtype = (given.get("tokens.dtype") or ["auto"])[0]
     if dtype not in ("auto", "uint16", "uint32"):
         raise ConfigError(f"--tokens.dtype: expected one of 'auto', 'uint16', 'uint32', got '{dtype}'.")
-    from fangcun.tokens import adopt as adopt_tokens
+    from fangcun.pipeline import adopt_tokens
 
     train, *val = [Path(file) for file in given["adopt"]]
-    manifest = adopt_tokens(
-        train, val[0] if val else None, Path(given["tokenizer.path"][0]), Path(given["out"][0]), dtype
-    )
-    print(f"adopted    {given['out'][0]}: {manifest.counts}")
+    adopt_tokens(train, val[0] if val else None, given["tokenizer.path"][0], Path(given["out"][0]), dtype)
     return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -25,9 +26,9 @@ from fangcun.artifacts import (
     remove_stale,
     write_text_atomic,
 )
-from fangcun.config import LoadedRecipe, Recipe, dump_recipe, load_recipe
+from fangcun.config import LoadedRecipe, Recipe, check_inputs, dump_recipe, load_recipe
 from fangcun.console import Console, format_seconds
-from fangcun.errors import ConfigError, FangcunError
+from fangcun.errors import FangcunError
 
 Verb = Literal["run", "demo", "corpus", "tokenizer", "pack", "pretrain"]
 _STAGES = ("corpus", "tokenizer", "tokens")
@@ -45,19 +46,17 @@ def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = N
     folder = Path(recipe.out_dir or Path("runs") / loaded.name)
     if loaded.import_report is not None:
         console.say(str(loaded.import_report))
-    check_surroundings(recipe, folder, verb)
+    check_surroundings(loaded, folder, verb)
     before = signal.signal(signal.SIGTERM, _terminate) if os.name != "nt" else None
     try:
         with RunLock(folder):
             remove_stale(folder)
             return _run_locked(loaded, recipe, folder, verb, console)
     except Terminated:
-        console.say(f"Terminated. Finished stages are kept; the same command goes on: {resume_command(loaded, folder)}")
+        console.say(f"Terminated. Finished stages are kept; the same command goes on: {resume_command(folder)}")
         return 143
     except KeyboardInterrupt:
-        console.say(
-            f"Interrupted. Finished stages are kept; the same command goes on: {resume_command(loaded, folder)}"
-        )
+        console.say(f"Interrupted. Finished stages are kept; the same command goes on: {resume_command(folder)}")
         return 130
     finally:
         if before is not None:
@@ -68,34 +67,24 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Terminated
 
 
-def resume_command(loaded: LoadedRecipe, folder: Path) -> str:
+def resume_command(folder: Path) -> str:
     """What to type to go on with the run in `folder`."""
-    return f"fangcun run {folder / 'recipe.yaml'} --out {folder}"
+    return shlex.join(["fangcun", "run", str(folder / "recipe.yaml"), "--out", str(folder)])
 
 
-def check_surroundings(recipe: Recipe, folder: Path, verb: Verb) -> None:
-    """What can be known wrong before any stage begins: paths, a folder that is no run, an impossible device."""
+def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
+    """What can be known wrong before any stage begins: inputs, a folder that is no run, a device or optimizer not here."""
     if folder.exists() and not folder.is_dir():
         raise FangcunError(f"out_dir: {folder} is a file, expected a folder. Choose another with --out.")
     if folder.is_dir() and any(folder.iterdir()) and not _looks_like_run(folder):
         raise FangcunError(f"out_dir: {folder} is not empty and no run folder. Choose another with --out.")
-    if recipe.tokens.path is None and recipe.corpus.paths is None and recipe.corpus.builtin is None:
-        raise ConfigError("no text: give files, folders or globs with --text PATH, or token shards with --tokens.path.")
-    for key, value in (
-        ("tokenizer.path", recipe.tokenizer.path),
-        ("tokens.path", recipe.tokens.path),
-        ("init_from", recipe.init_from),
-    ):
-        if value is not None and not Path(value).exists():
-            raise FangcunError(f"{key}: {value} does not exist.")
-    if verb in ("run", "demo", "pretrain"):
-        from fangcun.config import resolve_model
-        from fangcun.model import check_exportable
+    check_inputs(loaded, verb)
+    if verb not in _LAST_STAGE:
+        from fangcun.training.optimizers import check_optimizer
         from fangcun.training.precision import choose_compute
 
-        choose_compute(recipe)
-        if recipe.init_from is None:
-            check_exportable(resolve_model(recipe.model, vocab_size=recipe.model.vocab_size or 512))
+        choose_compute(loaded.recipe)
+        check_optimizer(loaded.recipe.optimizer)
 
 
 def _looks_like_run(folder: Path) -> bool:
@@ -121,7 +110,7 @@ def _run_locked(loaded: LoadedRecipe, recipe: Recipe, folder: Path, verb: Verb, 
         recipe, folder, tokens=stages.tokens, tokenizer_folder=stages.tokenizer, name=loaded.name, console=console
     )
     if not outcome.finished:
-        console.say(f"Stopped by {outcome.stopped_by}; saved. To go on: {resume_command(loaded, folder)}")
+        console.say(f"Stopped by {outcome.stopped_by}; saved. To go on: {resume_command(folder)}")
         return outcome.exit_code
     if not outcome.trained_steps:
         console.say("pretrain   done before, skipped")
@@ -147,6 +136,35 @@ def borrow_tokenizer(recipe: Recipe) -> Recipe:
     if recipe.init_from is None or recipe.tokenizer.path is not None:
         return recipe
     return dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, path=recipe.init_from))
+
+
+def adopt_tokens(
+    train: Path,
+    val: Path | None,
+    tokenizer_path: str,
+    out: Path,
+    dtype: Literal["auto", "uint16", "uint32"] = "auto",
+    console: Console | None = None,
+) -> None:
+    """Flat token files of another program become `out/tokens`, their tokenizer `out/tokenizer`. Raises FangcunError."""
+    from fangcun.config import TokenizerConfig
+    from fangcun.tokenizer import build_tokenizer
+    from fangcun.tokens import adopt
+
+    console = console or Console()
+    if list_checkpoints(out):
+        raise FangcunError(f"{out} holds a trained run, which is never rebuilt. Choose another folder with --out.")
+    if not Path(tokenizer_path).exists():
+        raise FangcunError(f"--tokenizer.path: there is no '{tokenizer_path}'.")
+    with RunLock(out):
+        remove_stale(out)
+        build_tokenizer(TokenizerConfig(path=tokenizer_path), None, out / "tokenizer")
+        manifest = adopt(train, val, out / "tokenizer", out / "tokens", dtype, progress=console.progress("adopt"))
+    for split, counts in manifest.counts.items():
+        console.say(
+            f"{split:<10} {counts['tokens']:,} tokens in {counts['documents']:,} documents, {manifest.settings['dtype']}"
+        )
+    console.say(f"Train on them: fangcun run RECIPE --tokens.path {shlex.quote(str(out))}")
 
 
 class Stages:

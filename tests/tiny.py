@@ -13,6 +13,7 @@ from fangcun.console import Console
 from fangcun.pipeline import run
 
 TINY = [
+    "--tokenizer.kind", "bpe",
     "--tokenizer.vocab_size", "400",
     "--model.block_size", "32",
     "--model.n_layer", "2",
@@ -71,9 +72,9 @@ def write_story(folder: Path, seed: int = 0, sentences: int = 400) -> Path:
     return file
 
 
-def run_tiny(text: Path, out: Path, *flags: str, recipe: str = "demo") -> int:
+def run_tiny(text: Path, out: Path, *flags: str, recipe: str = "demo", leave_out: str = "") -> int:
     """The whole way in this process; returns the exit code."""
-    loaded = load_recipe(recipe, tiny_flags("--text", str(text), "--out", str(out), *flags))
+    loaded = load_recipe(recipe, tiny_flags("--text", str(text), "--out", str(out), *flags, leave_out=leave_out))
     return run(loaded, console=Console(open(os.devnull, "w", encoding="utf-8")))
 
 

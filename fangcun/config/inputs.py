@@ -41,7 +41,8 @@ def _text(loaded: LoadedRecipe) -> list[str]:
 def _tokenizer(loaded: LoadedRecipe) -> list[str]:
     tokenizer = loaded.recipe.tokenizer
     if tokenizer.path is None:
-        if tokenizer.source is None:
+        # Packed tokens have their tokenizer beside them, and pretrained weights bring theirs.
+        if tokenizer.source is None or loaded.recipe.tokens.path or loaded.recipe.init_from:
             return []
         return [
             f"{loaded.name}: this recipe needs a tokenizer that exists; give it with --tokenizer.path PATH. {tokenizer.source}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -134,6 +135,9 @@ class LanguageModel:
         self, prompt: str, settings: SamplingSettings, max_new_tokens: int, seed: int | None, stop: tuple[str, ...]
     ) -> Iterator[str]:
         prompt_ids = self.tokenizer.encode(prompt)
+        if self.tokenizer.unk_id is not None and self.tokenizer.unk_id in prompt_ids:
+            unknown = sorted({c for c in prompt if self.tokenizer.unk_id in self.tokenizer.encode(c)})
+            warnings.warn(f"The model never saw {' '.join(unknown)}: its tokenizer reads each as <unk>.", stacklevel=3)
         decoder = self.tokenizer.stream(context=prompt_ids)
         gate = StopStrings(stop)
         ids = stream_ids(

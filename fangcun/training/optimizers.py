@@ -13,16 +13,21 @@ from fangcun.model import Transformer, parameter_kinds
 _DECAYED = ("matrix",)
 
 
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Raise FangcunError for an optimizer that this version lacks."""
+    if config.name != "adamw":
+        raise FangcunError(
+            f"optimizer.name: {config.name} is not in this version, expected 'adamw'. Run with --optimizer.name adamw."
+        )
+
+
 def build_optimizers(model: Transformer, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2017) over all of `model`; weight decay on the matrices alone.
 
     Norms, biases, embeddings and the head are not decayed. Each group carries `name`. The result is a list, so that a
     second optimizer can take some of the groups. Raises FangcunError for an optimizer that this version lacks.
     """
-    if config.name != "adamw":
-        raise FangcunError(
-            f"optimizer.name: {config.name} is not in this version, expected 'adamw'. Run with --optimizer.name adamw."
-        )
+    check_optimizer(config)
     kinds = parameter_kinds(model)
     named = dict(model.named_parameters())
     groups = [

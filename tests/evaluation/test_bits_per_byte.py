@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fangcun.config.resolve import resolve_model
 
 from fangcun.artifacts import Manifest, write_artifact
 from fangcun.config.model import ModelConfig
+from fangcun.config.resolve import resolve_model
 from fangcun.errors import FangcunError
 from fangcun.evaluation import Evaluation, bits_per_byte, evaluate_windows
 from fangcun.model import Transformer, initialize
