@@ -8,6 +8,7 @@ trained model must not lose the text and the tokenizer it was trained with.
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import shlex
 import signal
@@ -26,7 +27,7 @@ from fangcun.artifacts import (
     remove_stale,
     write_text_atomic,
 )
-from fangcun.config import LoadedRecipe, Recipe, check_inputs, dump_recipe, load_recipe
+from fangcun.config import LoadedRecipe, Recipe, check_inputs, dump_recipe
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
 
@@ -42,8 +43,7 @@ class Terminated(BaseException):
 def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = None) -> int:
     """Walk the recipe's stages up to and including the verb's; return the exit code. Raises FangcunError."""
     console = console or Console()
-    recipe = loaded.recipe
-    folder = Path(recipe.out_dir or Path("runs") / loaded.name)
+    folder = Path(loaded.recipe.out_dir or Path("runs") / loaded.name)
     if loaded.import_report is not None:
         console.say(str(loaded.import_report))
     check_surroundings(loaded, folder, verb)
@@ -51,7 +51,7 @@ def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = N
     try:
         with RunLock(folder):
             remove_stale(folder)
-            return _run_locked(loaded, recipe, folder, verb, console)
+            return _run_locked(loaded, folder, verb, console)
     except Terminated:
         console.say(f"Terminated. Finished stages are kept; the same command goes on: {resume_command(folder)}")
         return 143
@@ -74,10 +74,7 @@ def resume_command(folder: Path) -> str:
 
 def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
     """What can be known wrong before any stage begins: inputs, a folder that is no run, a device or optimizer not here."""
-    if folder.exists() and not folder.is_dir():
-        raise FangcunError(f"out_dir: {folder} is a file, expected a folder. Choose another with --out.")
-    if folder.is_dir() and any(folder.iterdir()) and not _looks_like_run(folder):
-        raise FangcunError(f"out_dir: {folder} is not empty and no run folder. Choose another with --out.")
+    check_folder(folder)
     check_inputs(loaded, verb)
     if verb not in _LAST_STAGE:
         from fangcun.training.optimizers import check_optimizer
@@ -85,20 +82,42 @@ def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
 
         choose_compute(loaded.recipe)
         check_optimizer(loaded.recipe.optimizer)
+        if loaded.recipe.init_from is not None:
+            from fangcun.model import read_config
+
+            read_config(loaded.recipe.init_from)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise FangcunError for a run folder that is something else."""
+    if folder.exists() and not folder.is_dir():
+        raise FangcunError(f"out_dir: {folder} is a file, expected a folder. Choose another with --out.")
+    if folder.is_dir() and any(folder.iterdir()) and not _looks_like_run(folder):
+        raise FangcunError(f"out_dir: {folder} is not empty and no run folder. Choose another with --out.")
 
 
 def _looks_like_run(folder: Path) -> bool:
-    return any((folder / name).exists() for name in ("recipe.yaml", "writer.lock", "checkpoints", *_STAGES)) or any(
-        folder.glob("*.tmp-*")
+    """A folder that this program made: it has a recipe, a lock, or an artefact of ours (whole or half written)."""
+    ours = ("recipe.yaml", "writer.lock", *(f"{stage}/{MANIFEST}" for stage in _STAGES))
+    return any((folder / name).is_file() for name in ours) or any(
+        any(folder.glob(f"{stage}.tmp-*")) for stage in _STAGES
     )
 
 
-def _run_locked(loaded: LoadedRecipe, recipe: Recipe, folder: Path, verb: Verb, console: Console) -> int:
-    recipe = continue_recipe(recipe, folder, console)
-    recipe = borrow_tokenizer(recipe)
+def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console) -> int:
+    recipe = borrow_tokenizer(with_absolute_paths(loaded.recipe))
+    if verb not in _LAST_STAGE:
+        from fangcun.training.resume import choose_checkpoint, continue_with
+
+        start = choose_checkpoint(folder, recipe.resume)
+        if start is not None:
+            recipe, warnings = continue_with(start, recipe, loaded.origins.keys())
+            for text in warnings:
+                console.warn(text)
     stages = Stages(recipe, folder, console, begun=bool(list_checkpoints(folder)))
     if not stages.begun:
-        write_text_atomic(folder / "recipe.yaml", dump_recipe(recipe, header=f"Fangcun run, from recipe {loaded.name}"))
+        header = f"Fangcun run, from recipe {loaded.name}"
+        write_text_atomic(folder / "recipe.yaml", dump_recipe(dataclasses.replace(recipe, resume="auto"), header))
     stages.walk(until=_LAST_STAGE.get(verb, "tokens"))
     if verb in _LAST_STAGE:
         console.say(f"done       {folder}")
@@ -114,21 +133,24 @@ def _run_locked(loaded: LoadedRecipe, recipe: Recipe, folder: Path, verb: Verb, 
         return outcome.exit_code
     if not outcome.trained_steps:
         console.say("pretrain   done before, skipped")
-    print_summary(folder, console, tokenizer=stages.tokenizer)
+    print_summary(folder, console)
     return 0
 
 
-def continue_recipe(recipe: Recipe, folder: Path, console: Console) -> Recipe:
-    """For a run that has checkpoints: refuse what may not change, and take over its own automatic choices."""
-    kept = list_checkpoints(folder)
-    if not kept or not (folder / "recipe.yaml").is_file():
-        return recipe
-    from fangcun.training.resume import adopt_choices, check_continuation
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Inputs by absolute path: the run's recipe.yaml then works from every folder."""
 
-    stored = load_recipe(folder / "recipe.yaml").recipe
-    for text in check_continuation(folder, stored, recipe):
-        console.warn(text)
-    return adopt_choices(stored, recipe)
+    def absolute(path: str | None) -> str | None:
+        return None if path is None else os.path.abspath(path)  # noqa: PTH100  (keeps links and globs as they are)
+
+    paths = recipe.corpus.paths
+    return dataclasses.replace(
+        recipe,
+        corpus=dataclasses.replace(recipe.corpus, paths=paths and [os.path.abspath(p) for p in paths]),  # noqa: PTH100
+        tokenizer=dataclasses.replace(recipe.tokenizer, path=absolute(recipe.tokenizer.path)),
+        tokens=dataclasses.replace(recipe.tokens, path=absolute(recipe.tokens.path)),
+        init_from=absolute(recipe.init_from),
+    )
 
 
 def borrow_tokenizer(recipe: Recipe) -> Recipe:
@@ -152,6 +174,8 @@ def adopt_tokens(
     from fangcun.tokens import adopt
 
     console = console or Console()
+    out = Path(out).resolve()
+    check_folder(out)
     if list_checkpoints(out):
         raise FangcunError(f"{out} holds a trained run, which is never rebuilt. Choose another folder with --out.")
     if not Path(tokenizer_path).exists():
@@ -203,7 +227,16 @@ class Stages:
             return build_corpus(self.recipe.corpus, self.corpus, progress=line, known_inputs=inputs)
 
         self._stage("corpus", self.corpus, fingerprint, build, describe)
+        self._tell_drops()
         return fingerprint
+
+    def _tell_drops(self) -> None:
+        """What of the input was not plain UTF-8 text, and where the rest is told."""
+        from fangcun.corpus import describe_drops
+
+        report = json.loads((self.corpus / "drops.json").read_text(encoding="utf-8"))
+        for line in describe_drops(report):
+            self.console.say(f"           {line}")
 
     def _tokenizer(self, corpus_fingerprint: str) -> str:
         from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import shlex
+import shutil
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
 from fangcun.artifacts import list_checkpoints
 from fangcun.console import Console, format_seconds
+from fangcun.model import read_config
 from fangcun.training.metrics import read_steps
 
 
-def print_summary(run: Path, console: Console, *, tokenizer: Path) -> None:
+def print_summary(run: Path, console: Console) -> None:
     """Print bits per byte before and after, samples, tokens/s, where things lie and three commands to try."""
     records = read_steps(run / "metrics.jsonl")
     samples = read_steps(run / "samples.jsonl")
@@ -23,34 +26,50 @@ def print_summary(run: Path, console: Console, *, tokenizer: Path) -> None:
     last_step = max((s["step"] for s in samples), default=None)
     for sample in [s for s in samples if s["step"] == last_step][:3]:
         console.say(f"\n  {sample['prompt']}▸{sample['text']}")
-    prompt = samples[-1]["prompt"] if samples else "你好"
+    elsewhere = " (opens with transformers as it is)" if read_config(checkpoint).exportable else ""
+    held = [name for name in ("recipe.yaml", "corpus", "tokenizer", "tokens", "metrics.jsonl", "samples.jsonl") if (run / name).exists()]  # fmt: skip
+    program, prompt = _program(), samples[-1]["prompt"] if samples else "你好"
     console.say(
-        f"\nThe model: {checkpoint} (opens with transformers as it is)\n"
-        f"The run:   {run} (recipe.yaml, corpus, tokenizer, tokens, metrics.jsonl, samples.jsonl)\n\n"
+        f"\nThe model: {checkpoint}{elsewhere}\n"
+        f"The run:   {run} ({', '.join(held)})\n\n"
         "Next:\n"
-        f"  fangcun generate {run} --prompt {json.dumps(prompt, ensure_ascii=False)} --max-new-tokens 200 --stream\n"
-        f"  fangcun run demo --text my-novels/ --out runs/mine\n"
-        f"  python -c \"import fangcun; print(fangcun.load('{run}').generate({prompt!r}, max_new_tokens=64))\""
+        f"  {program} generate {shlex.quote(str(run))} --prompt {shlex.quote(prompt)} --max-new-tokens 200 --stream\n"
+        f"  {program} run demo --text my-novels/ --out runs/mine\n"
+        f"  {program} recipes"
     )
 
 
+def _program() -> str:
+    """How to call this program from here: its name where the shell finds it, else the path it was started by."""
+    if shutil.which("fangcun"):
+        return "fangcun"
+    beside = Path(sys.executable).with_name("fangcun")
+    if not beside.is_file():
+        return f"{shlex.quote(sys.executable)} -m fangcun"
+    here = Path.cwd()
+    return shlex.quote(str(beside.relative_to(here) if beside.is_relative_to(here) else beside))
+
+
 def _results(records: list[dict[str, Any]]) -> list[str]:
-    measured = [r for r in records if r.get("kind") in ("eval", "final") and r.get("val_loss") is not None]
+    evaluations = [r for r in records if r.get("kind") == "eval" and r.get("val_loss") is not None]
+    final = [r for r in records if r.get("kind") == "final"]
     steps = [r for r in records if r.get("kind") == "train"]
     lines = []
-    if measured:
-        lines.append(f"validation  before {_loss(measured[0])}   after {_loss(measured[-1])}")
+    if len(evaluations) > 1:
+        lines.append(f"validation  before {_loss(evaluations[0])}   after {_loss(evaluations[-1])}")
+    if final:
+        lines.append(f"all of it   {_loss(final[-1])}")
     if steps:
         speed = statistics.median(float(r["tokens_per_second"]) for r in steps)
         lines.append(
             f"training    {steps[-1]['step']:,} steps, {steps[-1]['tokens']:,} tokens, {speed:,.0f} tokens/s, "
-            f"{format_seconds(records[-1].get('seconds', steps[-1]['seconds']))}, memory {steps[-1]['memory_bytes'] / 2**20:,.0f} MiB"
+            f"{format_seconds(records[-1]['seconds'])}, memory {steps[-1]['memory_bytes'] / 2**20:,.0f} MiB"
         )
     return lines
 
 
 def _loss(record: dict[str, Any]) -> str:
     bits = record["val_bits_per_byte"]
-    return (
-        f"{bits:.3f} bits per byte, " if bits is not None else ""
-    ) + f"loss {record['val_loss']:.3f} (step {record['step']})"
+    mark = "" if record["val_comparable"] else " (not comparable: see tokens/manifest.json)"
+    shown = f"{float(bits):.3f} bits per byte{mark}, " if bits is not None else ""
+    return f"{shown}loss {float(record['val_loss']):.3f} (step {record['step']})"

@@ -17,7 +17,6 @@ from fangcun.errors import ConfigError
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 _STOPS = ("train.max_steps", "train.max_tokens", "train.epochs", "train.max_time")
-_FREE_NEXT_TO_INIT = {"model.block_size"}
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ def _model(found: _Findings, recipe: Recipe) -> None:
             place = next((found.origins[key].place for key in named if key in found.origins), None)
             found.problems.append(f"{place}: {error}" if place else str(error))
         return
-    keys = [key for key in recipe_keys() if key.startswith("model.") and key not in _FREE_NEXT_TO_INIT]
+    keys = [key for key in recipe_keys() if key.startswith("model.")]
     found.idle(keys, "init_from", "the model's shape comes from the folder of init_from.")
 
 

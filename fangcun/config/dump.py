@@ -41,21 +41,21 @@ def yaml_value(value: Any) -> str:
 def dump_recipe(recipe: Recipe, header: str = "The whole recipe of this run, defaults included.") -> str:
     """YAML text with every setting that counts; `header` becomes comment lines at its top.
 
-    A setting that nothing reads (`tokenizer.vocab_size` beside `tokenizer.path`) is left out, as it would be refused. Next to `init_from` the section `model` holds block_size alone: the folder gives the shape, and a shape written beside it
-    would be refused when the text is loaded again.
+    A setting that nothing reads (`tokenizer.vocab_size` beside `tokenizer.path`, the model's shape beside `init_from`) is
+    left out, as it would be refused when the text is loaded again.
     """
     idle = set(idle_settings(recipe))
     lines = [f"# {line}".rstrip() for line in header.splitlines()]
     for top in dataclasses.fields(recipe):
         value = getattr(recipe, top.name)
+        if top.name == "model" and recipe.init_from is not None:
+            continue
         if top.name in sections():
             value = {
                 field.name: getattr(value, field.name)
                 for field in dataclasses.fields(value)
                 if f"{top.name}.{field.name}" not in idle
             }
-            if top.name == "model" and recipe.init_from is not None:
-                value = {"block_size": value["block_size"]}
         text = yaml.dump(
             {top.name: value},
             Dumper=_Dumper,

@@ -113,7 +113,7 @@ class TrainConfig:
     """Stop after this many optimizer steps. Of several stop conditions the first one met ends the run."""
 
     max_tokens: PositiveInt | None = None
-    """Stop after training on this many tokens."""
+    """Stop after this many tokens, counted as global_batch_size x max_seq_length a step."""
 
     epochs: PositiveFloat | None = None
     """Stop after this many passes over the training tokens."""
@@ -140,7 +140,7 @@ class TrainConfig:
     """Steps between two lines of the log and of metrics.jsonl."""
 
     save_interval: PositiveInt | None = 1000
-    """Steps between two checkpoints. Null: only at the end and when interrupted."""
+    """Steps between two checkpoints. Null: only at the end, when interrupted, and at a new best (checkpoint.keep_best)."""
 
     num_threads: PositiveInt | None = None
     """CPU threads. Null: one a core."""
@@ -148,7 +148,7 @@ class TrainConfig:
 
 @dataclass
 class OptimizerConfig:
-    """AdamW. No decay on norms, biases and embeddings."""
+    """AdamW. No decay on norms, biases and embeddings (a head tied to the embedding among them)."""
 
     name: Literal["adamw", "adamw8bit"] = "adamw"
     """adamw is torch's fused AdamW. adamw8bit is reserved for a later version and refused when run."""
@@ -220,7 +220,7 @@ class CheckpointConfig:
     """Newest checkpoints kept."""
 
     keep_best: bool = True
-    """Also keep the one with the lowest validation loss."""
+    """Save at each new lowest validation loss, and keep the best."""
 
 
 @dataclass

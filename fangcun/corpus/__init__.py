@@ -10,7 +10,7 @@ from fangcun.corpus.documents import Document
 from fangcun.corpus.files import list_files
 from fangcun.corpus.normalize import normalize
 from fangcun.corpus.readers import read_documents
-from fangcun.corpus.report import ReadReport
+from fangcun.corpus.report import ReadReport, describe_drops
 from fangcun.corpus.shards import iter_split
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "build_corpus",
     "builtin_file",
     "corpus_fingerprint",
+    "describe_drops",
     "iter_split",
     "list_files",
     "normalize",

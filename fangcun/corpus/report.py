@@ -81,3 +81,23 @@ class ReadReport:
             "files": [vars(file) for file in self.files],
             "skipped": self.skipped,
         }
+
+
+def describe_drops(report: dict[str, Any]) -> list[str]:
+    """The content of drops.json in a few lines for people: skipped files, other encodings, broken places."""
+    lines = []
+    if skipped := report["skipped"]:
+        lines.append(f"skipped {len(skipped):,} files: {_few(skipped)}")
+    others = [
+        f"{file['name']} ({file['encoding']})" for file in report["files"] if file["encoding"] not in ("utf-8", "")
+    ]
+    if others:
+        lines.append(f"not plain UTF-8: {_few(others)}")
+    if report["broken_records"] or report["broken_bytes"]:
+        places = "; ".join(f"{sample['place']}: {sample['reason']}" for sample in report["samples"][:3])
+        lines.append(f"broken: {report['broken_records']:,} records, {report['broken_bytes']:,} bytes. First: {places}")
+    return lines
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more (see corpus/drops.json)" if len(names) > 3 else "")

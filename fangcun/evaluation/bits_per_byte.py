@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,11 +57,13 @@ def evaluate_windows(
     token_bytes: Tensor | Sequence[int] | None,
     device: torch.device | str = "cpu",
     autocast: contextlib.AbstractContextManager | None = None,
+    before_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Predict the targets of `windows`, `batch_size` windows at a time, dropout off; the model's mode is put back.
 
     token_bytes: UTF-8 bytes of each id (`Tokenizer.token_bytes()`), or None where bits per byte is not wanted.
     device: where the model lies. autocast: context of the forward passes, as in training (None: none).
+    before_batch: called before each batch; what it raises ends the evaluation.
     The sum is kept in float64, so the result does not depend on `batch_size` but for the rounding of the forward pass.
     Raises FangcunError when there is no window, or split, model and token_bytes do not fit together.
     """
@@ -91,6 +93,8 @@ def evaluate_windows(
     n_tokens = n_bytes = 0
     with torch.inference_mode(), evaluation_mode(model), autocast or contextlib.nullcontext():
         for batch in _batches(windows, batch_size):
+            if before_batch is not None:
+                before_batch()
             inputs, targets = fetch_windows(split, batch)
             counted = targets[targets != MASKED]
             n_tokens += len(counted)

@@ -31,10 +31,18 @@ SMALL_CORPUS_BYTES = 32_000_000
 """Below this the text is encoded in this process (by several threads): starting others takes longer than they save."""
 
 
+RULES_VERSION = 1
+"""Raised whenever the same text and tokenizer would give other files, so that old shards are not taken for new ones."""
+
+
 def tokens_fingerprint(config: TokensConfig, corpus_fingerprint: str, tokenizer_fingerprint: str) -> str:
     """Fingerprint of the tokens that `pack` makes. The number of workers does not matter."""
     return fingerprint(
-        KIND, {"dtype": config.dtype, "shard_tokens": config.shard_tokens}, corpus_fingerprint, tokenizer_fingerprint
+        KIND,
+        RULES_VERSION,
+        {"dtype": config.dtype, "shard_tokens": config.shard_tokens},
+        corpus_fingerprint,
+        tokenizer_fingerprint,
     )
 
 

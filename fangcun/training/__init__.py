@@ -9,7 +9,6 @@ from fangcun.training.metrics import read_steps
 from fangcun.training.optimizers import build_optimizers, set_learning_rate
 from fangcun.training.precision import Compute, choose_compute
 from fangcun.training.pretrain import Outcome, pretrain
-from fangcun.training.resume import check_continuation
 from fangcun.training.schedules import learning_rate
 from fangcun.training.step import StepResult, train_step
 
@@ -19,7 +18,6 @@ __all__ = [
     "Progress",
     "StepResult",
     "build_optimizers",
-    "check_continuation",
     "choose_compute",
     "learning_rate",
     "pretrain",

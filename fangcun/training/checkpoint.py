@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from fangcun.artifacts import Manifest, checkpoint_name, list_checkpoints, read_manifest, write_artifact
+from fangcun.artifacts import MANIFEST, Manifest, checkpoint_name, list_checkpoints, read_manifest, write_artifact
 from fangcun.errors import FangcunError
 from fangcun.model import Transformer, load_weights, save_model
 from fangcun.tokenizer import Tokenizer
@@ -79,9 +79,12 @@ def save_checkpoint(
     settings: dict[str, Any],
     parents: dict[str, str],
 ) -> Path:
-    """Write `checkpoints/step-N`, whole or not at all, and return it. A checkpoint of that step that stands is kept."""
+    """Write `checkpoints/step-N`, whole or not at all, and return it.
+
+    A settled checkpoint of that step that stands is kept; one that a signal cut short of its evaluation is replaced.
+    """
     folder = run / "checkpoints" / checkpoint_name(progress.step)
-    if (folder / "manifest.json").is_file():
+    if (folder / MANIFEST).is_file() and read_progress(folder).settled:
         return folder
     folder.parent.mkdir(exist_ok=True)
     check_disk_space(folder.parent, bytes_needed(model))

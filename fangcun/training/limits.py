@@ -47,5 +47,7 @@ def plan_horizon(config: TrainConfig, batches: Batches, *, tokens_per_step: int)
 def _samples_in(batches: Batches, epochs: float) -> int:
     """Windows in the first `epochs` passes; the count of a pass varies by one with its grid."""
     whole = int(epochs)
+    if whole > 10_000:  # as good as endless: a count that is right on average will do
+        return math.ceil(epochs * (batches.tokens_in_epoch / batches.order.block_size + 1))
     count = sum(batches.order.samples_in_epoch(e) for e in range(whole))
     return count + math.ceil((epochs - whole) * batches.order.samples_in_epoch(whole))

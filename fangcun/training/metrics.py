@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,6 +42,10 @@ class StepLog:
         """Append one record; it reaches the operating system at once."""
         self._file.write(json_line(record))
         self._file.flush()
+
+    def sync(self) -> None:
+        """Flush to the disk itself, so that a checkpoint never knows more than the log."""
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Close the file."""

@@ -10,7 +10,7 @@ from fangcun.config.schema import OptimizerConfig
 from fangcun.errors import FangcunError
 from fangcun.model import Transformer, parameter_kinds
 
-_DECAYED = ("matrix",)
+_DECAYED = ("matrix", "head")
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
@@ -24,7 +24,7 @@ def check_optimizer(config: OptimizerConfig) -> None:
 def build_optimizers(model: Transformer, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
     """AdamW (Loshchilov & Hutter 2017) over all of `model`; weight decay on the matrices alone.
 
-    Norms, biases, embeddings and the head are not decayed. Each group carries `name`. The result is a list, so that a
+    Norms, biases and embeddings (a tied head among them) are not decayed. Each group carries `name`. The result is a list, so that a
     second optimizer can take some of the groups. Raises FangcunError for an optimizer that this version lacks.
     """
     check_optimizer(config)
@@ -95,6 +95,7 @@ def restore_optimizers(
                 if entries is None:
                     raise FangcunError(f"the checkpoint has no optimizer state for {name}: it is of another model.")
                 # AdamW keeps `step` where the fused kernel wants it: on the parameter's device.
-                optimizer.state[parameter] = {k: t.to(parameter.device) for k, t in entries.items()}
+                # Copied, for the file that the tensors are mapped to may go away.
+                optimizer.state[parameter] = {k: t.to(parameter.device, copy=True) for k, t in entries.items()}
     if state:
         raise FangcunError(f"the checkpoint has optimizer state for parameters this model lacks: {sorted(state)[:5]}")

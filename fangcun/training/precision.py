@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import shutil
 from dataclasses import dataclass
 
 import torch
 
 from fangcun.config.schema import Precision, Recipe
 from fangcun.errors import FangcunError
+from fangcun.tokens.processes import available_cores
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,22 @@ def cpu_computes_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
-def available_cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def default_threads() -> int:
+    """OMP_NUM_THREADS where it is set, else the cores that this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else available_cores()
+
+
+def can_compile(device: torch.device) -> str:
+    """Why torch.compile cannot work on `device`, or an empty string when nothing speaks against it."""
+    if all(shutil.which(name) is None for name in ("cc", "gcc", "clang", "cl", os.environ.get("CXX") or "g++")):
+        return "no C compiler was found"
+    if device.type == "cuda":
+        if importlib.util.find_spec("triton") is None:
+            return "triton is not installed"
+        if torch.cuda.get_device_capability(device) < (7, 0):
+            return "the GPU is older than triton's oldest (compute capability 7.0)"
+    return ""
 
 
 def choose_compute(recipe: Recipe) -> Compute:
@@ -77,11 +90,13 @@ def choose_compute(recipe: Recipe) -> Compute:
         )
         precision = "bf16-mixed" if native else "32-true"
     if precision == "16-mixed" and device.type == "cpu":
-        raise FangcunError("precision: 16-mixed needs a GPU. On the CPU use --precision bf16-mixed, or 32-true.")
+        raise FangcunError(
+            "precision: 16-mixed needs a GPU. On the CPU use --precision bf16-mixed or 32-true; a run that began with "
+            "16-mixed goes on with a GPU only (else begin another with --out NEW)."
+        )
     compiled = recipe.compile
-    has_triton = importlib.util.find_spec("triton") is not None
     if compiled == "auto":
-        compiled = device.type == "cuda" and has_triton
-    elif compiled and device.type == "cuda" and not has_triton:
-        raise FangcunError("compile: true needs triton, which is not installed here. Use --compile false.")
-    return Compute(device, precision, bool(compiled), recipe.train.num_threads or available_cores())
+        compiled = device.type == "cuda" and not can_compile(device)
+    elif compiled and (why := can_compile(device)):
+        raise FangcunError(f"compile: true cannot work here: {why}. Use --compile false.")
+    return Compute(device, precision, bool(compiled), recipe.train.num_threads or default_threads())

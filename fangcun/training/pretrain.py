@@ -22,7 +22,7 @@ from fangcun.training.interrupt import stop_on_signals
 from fangcun.training.limits import plan_horizon
 from fangcun.training.optimizers import build_optimizers
 from fangcun.training.precision import Compute, choose_compute
-from fangcun.training.resume import choose_checkpoint
+from fangcun.training.resume import check_tokens, choose_checkpoint, flatten
 from fangcun.training.trainer import Trainer
 
 
@@ -52,6 +52,9 @@ def pretrain(
     train, val = open_split(tokens, "train"), open_split(tokens, "val")
     compute = choose_compute(recipe)
     progress = read_progress(start) if start else Progress()
+    tokens_fingerprint = read_manifest(tokens, "tokens").fingerprint
+    if start is not None:
+        check_tokens(start, tokens_fingerprint)
     fresh_model = load_model(Path(recipe.init_from)) if recipe.init_from and start is None else None
     if fresh_model is not None:
         config = fresh_model.config
@@ -65,7 +68,12 @@ def pretrain(
             "Use the tokenizer that belongs to init_from (--tokenizer.path)."
         )
     check_exportable(config)
-    batches = Batches(train, recipe.train.max_seq_length or config.block_size, recipe.seed)
+    block_size = recipe.train.max_seq_length or config.block_size
+    if block_size > config.block_size:
+        raise FangcunError(
+            f"train.max_seq_length: {block_size} is above the model's block_size of {config.block_size}. Lower it, or leave it out."
+        )
+    batches = Batches(train, block_size, recipe.seed)
     tokens_per_step = recipe.train.global_batch_size * batches.order.block_size
     horizon = plan_horizon(recipe.train, batches, tokens_per_step=tokens_per_step)
     for text in horizon.warnings:
@@ -73,10 +81,11 @@ def pretrain(
     for tracker in recipe.trackers:
         if tracker != "jsonl":
             console.warn(f"trackers: {tracker} is not in this version; metrics go to {run / 'metrics.jsonl'} alone.")
-    resolved = record_choices(recipe, compute)
+    resolved = dataclasses.replace(record_choices(recipe, compute), resume="auto")
     if not recipe.init_from:
         resolved = dataclasses.replace(resolved, model=config)
     write_text_atomic(run / "recipe.yaml", dump_recipe(resolved, header=f"Fangcun run, from recipe {name}"))
+    settings = {"recipe": flatten(resolved), "eval_windows": choose_eval_windows(recipe, start)}
     if _complete(progress, start, horizon.last_step, recipe.train.max_time):
         return Outcome(True, 0)
     torch.set_num_threads(compute.num_threads)
@@ -100,8 +109,8 @@ def pretrain(
         first = progress.step
         trainer = Trainer(
             recipe, run, model=model, optimizers=optimizers, tokenizer=tokenizer, train=train, val=val, compute=compute,
-            horizon=horizon, progress=progress, parents={"tokens": read_manifest(tokens, "tokens").fingerprint},
-            settings=_settings(resolved), prompts=choose_prompts(recipe, val if val.n_tokens else train, tokenizer),
+            horizon=horizon, progress=progress, parents={"tokens": tokens_fingerprint},
+            settings=settings, prompts=choose_prompts(recipe, val if val.n_tokens else train, tokenizer),
             console=console, stop=stop, scaler=scaler,
         )  # fmt: skip
         finished = trainer.fit()
@@ -129,8 +138,9 @@ def choose_prompts(recipe: Recipe, split: TokenSplit, tokenizer: Tokenizer, *, l
     chosen = [starts[len(starts) * k // 3] for k in range(3)]
     pieces = [split.read(s, min(s + length, split.n_tokens)).tolist() for s in chosen]
     pieces = [ids[: ids.index(tokenizer.eos_id)] if tokenizer.eos_id in ids else ids for ids in pieces]
-    # A token may end inside a character; what is left of it is no prompt.
-    return [text for text in (tokenizer.decode(ids).rstrip("�").lstrip("�").strip() for ids in pieces) if text]
+    # A token may end inside a character; what is left of it is no prompt. One line is easier to show and to type.
+    texts = [tokenizer.decode(ids).strip("�").strip() for ids in pieces]
+    return [text.splitlines()[0].rstrip() for text in texts if text]
 
 
 def _complete(progress: Progress, start: Path | None, last_step: int | None, max_time: float | None) -> bool:
@@ -141,8 +151,13 @@ def _complete(progress: Progress, start: Path | None, last_step: int | None, max
     )
 
 
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    return {"seed": recipe.seed, "precision": recipe.precision, "optimizer": dataclasses.asdict(recipe.optimizer)}
+def choose_eval_windows(recipe: Recipe, start: Path | None) -> int:
+    """Windows of each evaluation: max_iters batches, of the size that the micro-batch had when the run began."""
+    if start is not None:
+        settings = read_manifest(start, "checkpoint").settings
+        if settings["recipe"]["eval.max_iters"] == recipe.eval.max_iters:
+            return settings["eval_windows"]
+    return recipe.eval.max_iters * recipe.train.micro_batch_size
 
 
 def _announce(

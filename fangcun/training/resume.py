@@ -1,13 +1,18 @@
-"""What a run may change when it goes on, and which checkpoint it goes on from."""
+"""What a run may change when it goes on, and which checkpoint it goes on from.
+
+A checkpoint's manifest holds the settings that it was trained with; they, not an editable file, are what counts.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from fangcun.artifacts import checkpoint_step, list_checkpoints, read_manifest
 from fangcun.config import Recipe
+from fangcun.config.check import idle_settings
 from fangcun.errors import FangcunError
 
 MAY_CHANGE = (
@@ -22,11 +27,10 @@ MAY_CHANGE = (
     "eval.",
     "samples.",
     "checkpoint.",
-    "tokens.workers",
-    "corpus.max_broken_share",
-    "corpus.paths",  # moved text is fine; changed text is caught by the corpus's fingerprint
-    "tokenizer.path",  # likewise
-    "tokens.path",
+    # What these name is compared by content: the tokens' fingerprint stands in the checkpoint.
+    "corpus.",
+    "tokenizer.",
+    "tokens.",
     "init_from",  # read before the first step only
     "trackers",
     "device",
@@ -40,7 +44,7 @@ _SCHEDULE = ("train.max_steps", "train.max_tokens", "train.epochs")
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A dataclass as dotted keys: {"train.max_steps": 100, ...}. Tuples become lists."""
+    """A dataclass as dotted keys: {"train.max_steps": 100, ...}. Tuples become lists, as in JSON."""
     result: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
@@ -52,52 +56,80 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def check_continuation(run: Path, stored: Recipe, asked: Recipe) -> list[str]:
-    """Compare the recipe of a run that has checkpoints with what is asked for now.
+def _replace(recipe: Recipe, key: str, value: Any) -> Recipe:
+    """`recipe` with one dotted key changed."""
+    section, _, leaf = key.rpartition(".")
+    if not section:
+        return dataclasses.replace(recipe, **{leaf: value})
+    part = dataclasses.replace(getattr(recipe, section), **{leaf: value})
+    return dataclasses.replace(recipe, **{section: part})
 
-    Returns warnings. Raises FangcunError naming the first keys that differ and may not. What is left at auto or null
-    now is no difference: the run's own choice stands.
+
+def stored_settings(checkpoint: Path) -> dict[str, Any]:
+    """The settings, as dotted keys, that a checkpoint was trained with."""
+    return read_manifest(checkpoint, "checkpoint").settings["recipe"]
+
+
+def continue_with(checkpoint: Path, asked: Recipe, explicit: Collection[str]) -> tuple[Recipe, list[str]]:
+    """The recipe with which training goes on from `checkpoint`, and warnings.
+
+    What `asked` leaves open (auto, or a null that nobody wrote; `explicit` holds the dotted keys that were written) is
+    taken over from the checkpoint. Raises FangcunError naming the keys that differ and may not.
     """
-    old, new = flatten(stored), flatten(asked)
-    warnings, wrong = [], []
+    old, new = stored_settings(checkpoint), flatten(asked)
+    # The shape came with the weights, and an idle setting was never read.
+    skipped = set(idle_settings(asked)) | {k for k in new if k.startswith("model.") and old.get("init_from")}
+    result, warnings, wrong = asked, [], []
     for key, value in new.items():
+        if key not in old or key in skipped or value == old[key]:
+            continue
         before = old[key]
-        if value == before or any(key == k or (k.endswith(".") and key.startswith(k)) for k in MAY_CHANGE):
+        if _open(key, value, explicit):
+            moved = new["device"] not in ("auto", old["device"])
+            if key == "compile" and moved:
+                continue  # another device decides anew
             if (
-                key in _SCHEDULE
-                and value != before
-                and stored.train.lr_schedule == "cosine"
-                and not asked.train.lr_decay_steps
+                key in ("precision", "compile", "init_from", "device")
+                or not _may_change(key)
+                or (key == "train.num_threads" and not moved)
             ):
-                warnings.append(
-                    f"{key}: {before} became {value}; the cosine schedule is recomputed for the new length, so this run "
-                    "is no longer the one that would have had it from the start."
-                )
-            continue
-        if value in (None, "auto"):
-            continue
-        wrong.append(f"{key} is {before!r} there and {value!r} now")
+                result = _replace(result, key, before)
+        elif not _may_change(key):
+            wrong.append(f"{key} is {before!r} there and {value!r} now")
+        elif key in _SCHEDULE and old["train.lr_schedule"] == "cosine" and not old["train.lr_decay_steps"]:
+            warnings.append(
+                f"{key}: {before} became {value}; the cosine schedule is recomputed for the new length, so this run is no "
+                "longer the one that would have had it from the start."
+            )
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise FangcunError(
-            f"{run} holds a run with other settings: {'; '.join(wrong[:3])}{more}. A run is never overwritten: "
-            "use the old value to go on with it, or --out NEW for a new run."
+            f"{checkpoint.parent.parent} holds a run with other settings: {'; '.join(wrong[:3])}{more}. A run is never "
+            "overwritten: use the old value to go on with it, or --out NEW for a new run."
         )
-    return warnings
+    return result, warnings
 
 
-def adopt_choices(stored: Recipe, asked: Recipe) -> Recipe:
-    """`asked`, with what it leaves at auto or null filled in from the run's own recipe, where the run decided it."""
-    result = dataclasses.replace(asked)
-    if result.device in ("auto", stored.device):
-        for name in ("precision", "compile"):
-            if getattr(result, name) == "auto":
-                setattr(result, name, getattr(stored, name))
-        if result.train.num_threads is None and stored.device == "cpu":
-            result.train = dataclasses.replace(result.train, num_threads=stored.train.num_threads)
-    elif result.precision == "auto":
-        result.precision = stored.precision
-    return result
+def _may_change(key: str) -> bool:
+    return any(key == k or (k.endswith(".") and key.startswith(k)) for k in MAY_CHANGE)
+
+
+def _open(key: str, value: Any, explicit: Collection[str]) -> bool:
+    """Whether the user left the choice to the program."""
+    if value == "auto":
+        return True
+    # Nulls of the model are filled in when a run begins, so there they are no difference.
+    return value is None and (key not in explicit or key.startswith("model."))
+
+
+def check_tokens(checkpoint: Path, tokens_fingerprint: str) -> None:
+    """Raise FangcunError when `checkpoint` was trained on other tokens than those at hand."""
+    parents: Mapping[str, str] = read_manifest(checkpoint, "checkpoint").parents
+    if parents.get("tokens") != tokens_fingerprint:
+        raise FangcunError(
+            f"{checkpoint} was trained on other tokens than there are now (the text or the tokenizer changed). "
+            "Put them back to go on with it, or start from its weights: --init_from CHECKPOINT --out NEW."
+        )
 
 
 def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
@@ -120,13 +152,10 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     if not folder.is_dir():
         raise FangcunError(f"resume: {folder} does not exist. Expected auto, true, false or a checkpoint folder.")
     read_manifest(folder, "checkpoint")
-    if (
-        kept
-        and kept[-1].resolve() != folder.resolve()
-        and (checkpoint_step(kept[-1]) or 0) > (checkpoint_step(folder) or 0)
-    ):
+    if kept and folder.resolve() != kept[-1].resolve():
+        newer = (checkpoint_step(kept[-1]) or 0) > (checkpoint_step(folder) or 0)
         raise FangcunError(
-            f"resume: {folder} is older than {kept[-1]}, which going on would overwrite. Use --resume auto, or --out NEW "
-            f"with --resume {folder}."
+            f"resume: {folder} is {'older than' if newer else 'not of the same run as'} {kept[-1]}, which going on would "
+            f"overwrite. Use --resume auto, or --out NEW with --resume {folder}."
         )
     return folder

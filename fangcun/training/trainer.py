@@ -6,6 +6,7 @@ is in them before the checkpoint stands. A run that dies goes on from its newest
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -33,6 +34,9 @@ from fangcun.training.precision import Compute
 from fangcun.training.schedules import learning_rate
 from fangcun.training.step import StepResult, seed_of, train_step
 
+_LOWEST_SCALE = 1e-3
+"""A gradient scale below this means that every step overflows: nothing is learnt any more."""
+
 
 @dataclass
 class Meter:
@@ -45,6 +49,10 @@ class Meter:
     n_targets: int = 0
     n_bytes: int = 0
     loss_sum: float = 0.0
+
+
+class Stopped(Exception):  # noqa: N818  (no error: a signal came during an evaluation)
+    """Unwinds an evaluation or a sample; what it was to find is found when the run goes on."""
 
 
 class Trainer:
@@ -79,13 +87,12 @@ class Trainer:
         self.block_size = recipe.train.max_seq_length or model.config.block_size
         self.batches = Batches(train, self.block_size, recipe.seed)
         self.token_bytes = torch.tensor(tokenizer.token_bytes(), dtype=torch.int64)
-        n_windows = recipe.eval.max_iters * recipe.train.micro_batch_size
-        self.val_windows = fixed_windows(val, self.block_size, n_windows)
-        self.train_windows = fixed_windows(train, self.block_size, n_windows)
+        # Fixed when the run began: another micro-batch must not change what is measured.
+        self.val_windows = fixed_windows(val, self.block_size, settings["eval_windows"])
+        self.train_windows = fixed_windows(train, self.block_size, settings["eval_windows"])
         resumed = progress.step if progress.step or list_checkpoints(run) else -1
         self.metrics = StepLog(run / "metrics.jsonl", resume_step=resumed, drop_evaluations=not progress.settled)
         self.samples = StepLog(run / "samples.jsonl", resume_step=resumed, drop_evaluations=not progress.settled)
-        self._last_good = run
         self._clock = time.perf_counter()
         self._meter = Meter()
 
@@ -99,12 +106,13 @@ class Trainer:
         try:
             while True:
                 finished = self._finished()
-                if not self.progress.settled and not (self.stop.requested and not finished):
-                    improved = self._evaluate_and_sample(finished)
-                    self.progress.settled = True
-                    if self._save_due() or finished or improved:
-                        self._save()
-                if finished:
+                if not self.progress.settled and not self.stop.requested:
+                    with contextlib.suppress(Stopped):
+                        improved = self._evaluate_and_sample(finished)
+                        self.progress.settled = True
+                        if self._save_due() or finished or improved:
+                            self._save()
+                if finished and self.progress.settled:
                     return True
                 if self.stop.requested:
                     self._save()
@@ -162,13 +170,18 @@ class Trainer:
         self.progress.val_loss = None
         self._log(result, targets, rate)
 
+    def _leave_if_stopped(self) -> None:
+        """Between the pieces of an evaluation or a sample: a signal need not wait for all of it."""
+        if self.stop.requested:
+            raise Stopped
+
     # ------------------------------------------------------------------ logging and the guard
 
     def _log(self, result: StepResult, targets: Tensor, rate: float) -> None:
         meter, progress = self._meter, self.progress
         loss_sum = float(result.loss_sum)
         # Under fp16 the scaler skips a step whose gradients overflow; that is no failure.
-        norm = 0.0 if self.scaler else float(result.grad_norm)
+        norm = 0.0 if self.scaler and self.scaler.get_scale() > _LOWEST_SCALE else float(result.grad_norm)
         if not (math.isfinite(loss_sum) and math.isfinite(norm)):
             self._refuse_non_finite(loss_sum / max(1, result.n_targets), norm)
         meter.steps += 1
@@ -217,9 +230,11 @@ class Trainer:
         started = time.perf_counter()
         config, samples, step = self.recipe.eval, self.recipe.samples, self.progress.step
         improved = False
-        if self._due(config.interval) or (step == 0 and config.initial_validation):
+        # The end is measured as the beginning was, so that the two can be compared, and then on all of the split.
+        ends = finished and config.final_validation
+        if self._due(config.interval) or ends or (step == 0 and config.initial_validation):
             improved = self._evaluate()
-        if finished and config.final_validation:
+        if ends:
             self._evaluate_finally()
         if self.prompts and samples.max_new_tokens and ((step and self._due(samples.interval)) or finished):
             self._write_samples()
@@ -229,7 +244,7 @@ class Trainer:
     def _due(self, interval: int | None) -> bool:
         return interval is not None and self.progress.step > 0 and self.progress.step % interval == 0
 
-    def _measure(self, split: TokenSplit, windows: list) -> dict[str, float | None]:
+    def _measure(self, split: TokenSplit, windows: list) -> dict[str, Any]:
         result = evaluate_windows(
             self.model,
             split,
@@ -238,8 +253,14 @@ class Trainer:
             token_bytes=self.token_bytes,
             device=self.compute.device,
             autocast=self.compute.autocast(),
+            before_batch=self._leave_if_stopped,
         )
-        return {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte}
+        return {
+            "loss": result.loss,
+            "perplexity": result.perplexity,
+            "bits_per_byte": result.bits_per_byte,
+            "comparable": result.comparable,
+        }
 
     def _evaluate(self) -> bool:
         record: dict[str, Any] = {"kind": "eval", "step": self.progress.step, "tokens": self.progress.tokens}
@@ -272,7 +293,8 @@ class Trainer:
         for split in ("train", "val"):
             if record.get(f"{split}_loss") is not None:
                 bits = record[f"{split}_bits_per_byte"]
-                bits_text = f", {bits:.4f} bits/byte" if bits is not None else ""
+                mark = "" if record[f"{split}_comparable"] else " (not comparable)"
+                bits_text = f", {bits:.4f} bits/byte{mark}" if bits is not None else ""
                 parts.append(f"{split} loss {record[f'{split}_loss']:.4f}{bits_text}")
         self.console.say("  ".join(parts))
 
@@ -280,7 +302,7 @@ class Trainer:
         config, step = self.recipe.samples, self.progress.step
         writer = LanguageModel(self.model, self.tokenizer)
         for number, prompt in enumerate(self.prompts):
-            text = writer.generate(
+            pieces = writer.stream(
                 prompt,
                 max_new_tokens=config.max_new_tokens,
                 temperature=config.temperature,
@@ -289,6 +311,10 @@ class Trainer:
                 repetition_penalty=config.repetition_penalty,
                 seed=seed_of(self.recipe.seed, "sample", step, number),
             )
+            text = ""
+            for piece in pieces:
+                self._leave_if_stopped()
+                text += piece
             self.samples.write({"kind": "sample", "step": step, "prompt": prompt, "text": text})
             if number == 0:
                 self.console.say(f"  {prompt}▸{text[:80]}".replace("\n", "⏎"))
@@ -304,6 +330,8 @@ class Trainer:
         self._tick()
         if self.scaler:
             self.progress.scaler = self.scaler.state_dict()
+        self.metrics.sync()
+        self.samples.sync()
         save_checkpoint(
             self.run,
             self.progress,

@@ -79,7 +79,7 @@ def test_a_flag_retires_the_settings_of_the_file_that_it_makes_idle(
     section, leaf = key.split(".")
     assert getattr(getattr(loaded.recipe, section), leaf) == value
     assert key not in loaded.origins
-    assert loaded.recipe.model.block_size == (64 if "block_size" in text else 512)
+    assert loaded.recipe.model.block_size == 512
 
 
 def test_all_four_stop_conditions_may_stand_together(tmp_path: Path) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from tiny import run_tiny, weights_of, write_story
+from tiny import run_tiny, tiny_flags, weights_of, write_story
 
+from fangcun import pipeline
 from fangcun.artifacts import list_checkpoints
 from fangcun.config import load_recipe
 from fangcun.errors import FangcunError
-from fangcun.training import read_steps
-from fangcun.training.resume import check_continuation, choose_checkpoint
+from fangcun.training import read_progress, read_steps
+from fangcun.training.resume import check_tokens, choose_checkpoint, continue_with
 
 
 def curves(run: Path) -> list[dict]:
@@ -85,8 +87,9 @@ def test_other_settings_are_refused_with_key_values_and_remedy(tmp_path: Path, t
     assert weights_of(list_checkpoints(run)[-1]) == before
 
 
-def test_stop_conditions_batches_and_logs_may_change() -> None:
-    stored = load_recipe("demo", ["--train.max_steps", "10"]).recipe
+def test_stop_conditions_batches_and_logs_may_change(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    assert run_tiny(text, run, "--train.max_steps", "2") == 0
     flags = [
         "--train.max_steps",
         "20",
@@ -97,9 +100,86 @@ def test_stop_conditions_batches_and_logs_may_change() -> None:
         "--train.save_interval",
         "3",
     ]
-    warnings = check_continuation(Path("run"), stored, load_recipe("demo", flags).recipe)
+    asked = load_recipe("demo", tiny_flags(*flags, "--train.max_norm", "1.0"))
+    recipe, warnings = continue_with(list_checkpoints(run)[-1], asked.recipe, asked.origins.keys())
     assert len(warnings) == 1
     assert "schedule is recomputed" in warnings[0]
+    assert recipe.train.micro_batch_size == 1
+
+
+def test_what_nobody_wrote_is_taken_over_and_a_written_null_is_a_difference(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    own = ["--train.max_seq_length", "16", "--train.lr_decay_steps", "50"]
+    assert run_tiny(text, run, *own, "--train.max_steps", "2") == 0
+    newest = list_checkpoints(run)[-1]
+    asked = load_recipe("demo", tiny_flags("--train.max_steps", "4"))
+    recipe, _ = continue_with(newest, asked.recipe, asked.origins.keys())
+    assert (recipe.train.max_seq_length, recipe.train.lr_decay_steps) == (16, 50)
+    with pytest.raises(FangcunError, match=r"train\.max_norm is 1\.0 there and None now"):
+        run_tiny(text, run, *own, "--train.max_norm", "null")
+
+
+def test_editing_the_runs_recipe_is_noticed(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    assert run_tiny(text, run, "--train.max_steps", "2") == 0
+    file = run / "recipe.yaml"
+    file.write_text(file.read_text(encoding="utf-8").replace("seed: 42", "seed: 7"), encoding="utf-8")
+    with pytest.raises(FangcunError, match="seed is 42 there and 7 now"):
+        pipeline.run(load_recipe(file, ["--out", str(run), "--train.max_steps", "4"]))
+
+
+def test_other_tokens_are_refused(tmp_path: Path, text: Path) -> None:
+    runs = [tmp_path / "a", tmp_path / "b"]
+    for seed, run in enumerate(runs):
+        assert run_tiny(write_story(tmp_path, seed=seed), run, "--train.max_steps", "2") == 0
+    shutil.rmtree(runs[0] / "tokens")
+    shutil.copytree(runs[1] / "tokens", runs[0] / "tokens")
+    with pytest.raises(FangcunError, match=r"--out NEW|other tokens|another tokenizer"):
+        run_tiny(write_story(tmp_path, seed=0), runs[0], "--train.max_steps", "4")
+    with pytest.raises(FangcunError, match="other tokens"):
+        check_tokens(list_checkpoints(runs[0])[-1], "another fingerprint")
+
+
+def test_a_run_from_pretrained_weights_resumes(tmp_path: Path, text: Path) -> None:
+    start, run = tmp_path / "start", tmp_path / "run"
+    assert run_tiny(text, start, "--train.max_steps", "2") == 0
+    flags = ["--init_from", str(list_checkpoints(start)[-1])]
+    file = tmp_path / "tune.yaml"
+    file.write_text(
+        "train: {global_batch_size: 4, micro_batch_size: 4, max_steps: 2, lr_decay_steps: 4, lr_warmup_steps: 0}\n"
+    )
+    for steps in ("2", "4"):
+        loaded = load_recipe(
+            file,
+            [
+                *flags,
+                "--text",
+                str(text),
+                "--out",
+                str(run),
+                "--train.max_steps",
+                steps,
+                "--samples.max_new_tokens",
+                "0",
+            ],
+        )
+        assert pipeline.run(loaded) == 0
+    assert list_checkpoints(run)[-1].name == "step-00000004"
+
+
+def test_a_checkpoint_cut_short_of_its_evaluation_is_replaced_by_the_settled_one(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    assert run_tiny(text, run, "--train.max_steps", "3") == 0
+    newest = list_checkpoints(run)[-1]
+    progress = read_progress(newest)
+    file = newest / "training_state" / "progress.json"
+    old = progress.__dict__ | {"settled": False, "val_loss": None, "best_val_loss": None}
+    size = file.stat().st_size
+    text_of = json.dumps(old, indent=1)
+    file.write_text(text_of + " " * (size - len(text_of)), encoding="utf-8")  # as a signal leaves it
+    assert run_tiny(text, run, "--train.max_steps", "3") == 0
+    assert read_progress(newest).settled
+    assert read_progress(newest).val_loss == progress.val_loss
 
 
 def test_resume_asks_for_what_must_be_there(tmp_path: Path, text: Path) -> None:
