@@ -8,20 +8,22 @@ from fangcun.artifacts.checkpoints import checkpoint_name, checkpoint_step, find
 from fangcun.artifacts.folder import (
     MANIFEST,
     Manifest,
+    check_replaceable,
     describe_inputs,
     file_sha256,
     fingerprint,
     read_manifest,
-    remove_stale,
     write_artifact,
     write_text_atomic,
 )
 from fangcun.artifacts.lock import RunLock
+from fangcun.artifacts.stale import remove_stale
 
 __all__ = [
     "MANIFEST",
     "Manifest",
     "RunLock",
+    "check_replaceable",
     "checkpoint_name",
     "checkpoint_step",
     "describe_inputs",

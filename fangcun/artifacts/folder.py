@@ -1,8 +1,9 @@
 """A folder that is whole or not there.
 
 An artefact (corpus, tokenizer, tokens, checkpoint) is written into `NAME.tmp-PID`, synced, described by a
-`manifest.json`, and renamed into place. A process that dies half way leaves only a temporary folder, which
-`remove_stale` clears at the next start.
+`manifest.json`, and renamed into place. Only an artefact of the same kind, or an empty folder, is ever replaced. A
+process that dies half way leaves only a temporary folder, which `remove_stale` (artifacts/stale.py) clears at the next
+start.
 """
 
 from __future__ import annotations
@@ -87,16 +88,55 @@ def write_text_atomic(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def check_replaceable(path: Path, kind: str) -> None:
+    """Raise FangcunError unless `path` is free, an empty folder, or an artefact of `kind` (its manifest may be torn)."""
+    path = Path(path)
+    if not os.path.lexists(path):
+        return
+    if path.is_dir() and (_is_manifest_of(path / MANIFEST, kind) or not any(path.iterdir())):
+        return
+    what = "is not empty and no" if path.is_dir() else "is a file and no"
+    raise FangcunError(f"{path} {what} {kind} of Fangcun's: nothing was changed; choose another folder with --out.")
+
+
+def _is_manifest_of(file: Path, kind: str) -> bool:
+    if not file.is_file():
+        return False
+    raw = file.read_bytes()
+    try:
+        content = json.loads(raw)
+    except ValueError:
+        # Torn: the beginning is ours as far as it goes. A crash may also leave an empty file, or zeros.
+        begin = _manifest_text(Manifest(kind)).encode().partition(b",")[0]
+        return not raw.strip(b"\0") or raw[: len(begin)] == begin[: len(raw)]
+    return isinstance(content, dict) and content.get("kind") == kind and "format_version" in content
+
+
+def _manifest_text(manifest: Manifest) -> str:
+    return json.dumps(vars(manifest), ensure_ascii=False, indent=1, default=str)
+
+
+def discard(path: Path) -> None:
+    """Delete a folder, a file or a link (never what it points to), as far as that goes."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
 @contextlib.contextmanager
 def write_artifact(path: Path, manifest: Manifest) -> Iterator[Path]:
     """Yield a temporary folder to fill; on a clean exit hash, sync and rename it to `path`.
 
-    A folder that already stands at `path` is replaced. When the body raises, nothing at `path` changes. The caller
-    may change `manifest` inside the body.
+    An artefact of the same kind that already stands at `path` is replaced. When the body raises, nothing at `path`
+    changes. The caller may change `manifest` inside the body. Raises FangcunError when something else stands at `path`,
+    before the body runs.
     """
+    check_replaceable(path, manifest.kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    discard(temporary)
     temporary.mkdir()
     try:
         yield temporary
@@ -105,21 +145,30 @@ def write_artifact(path: Path, manifest: Manifest) -> Iterator[Path]:
             sync_file(file)
             entry = {"size_bytes": file.stat().st_size, "sha256": file_sha256(file)}
             manifest.files[file.relative_to(temporary).as_posix()] = entry
-        write_text_atomic(temporary / MANIFEST, json.dumps(vars(manifest), ensure_ascii=False, indent=1, default=str))
+        write_text_atomic(temporary / MANIFEST, _manifest_text(manifest))
         for folder in (temporary, *(p for p in temporary.rglob("*") if p.is_dir())):
             sync_folder(folder)
-        replaced = None
-        if path.exists():
-            replaced = path.with_name(f"{path.name}.tmp-old-{os.getpid()}")
-            shutil.rmtree(replaced, ignore_errors=True)
-            path.rename(replaced)
-        temporary.rename(path)
-        sync_folder(path.parent)
-        if replaced is not None:
-            shutil.rmtree(replaced, ignore_errors=True)
+        check_replaceable(path, manifest.kind)  # hours may have passed
+        _swap(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _swap(temporary: Path, path: Path) -> None:
+    """Rename `temporary` to `path`. What stood there is put back when that fails, and deleted when it went well."""
+    replaced = path.with_name(f"{path.name}.tmp-old-{os.getpid()}")
+    try:
+        if os.path.lexists(path):
+            discard(replaced)
+            path.rename(replaced)
+        temporary.rename(path)
+    except BaseException:
+        if os.path.lexists(replaced) and not os.path.lexists(path):
+            replaced.rename(path)
+        raise
+    sync_folder(path.parent)
+    discard(replaced)
 
 
 def read_manifest(path: Path, kind: str, *, verify: bool = False) -> Manifest:
@@ -172,15 +221,3 @@ def describe_inputs(paths: list[Path], known: list[dict[str, Any]] | None = None
             {"path": key[0], "size_bytes": key[1], "mtime_ns": key[2], "sha256": cache.get(key) or file_sha256(path)}
         )
     return result
-
-
-def remove_stale(folder: Path) -> list[Path]:
-    """Delete temporary folders and files that dead writers left in `folder` and its sub-folders. Call with the lock held."""
-    removed = []
-    for path in sorted(folder.rglob("*.tmp-*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-        removed.append(path)
-    return removed

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,5 +100,102 @@ def test_stale_temporary_folders_are_removed(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "step-00000001.tmp-9").mkdir()
     (tmp_path / "recipe.yaml.tmp-7").write_text("x", encoding="utf-8")
-    assert len(remove_stale(tmp_path)) == 3
+    (tmp_path / "metrics.jsonl.tmp-7").write_text("x", encoding="utf-8")
+    (tmp_path / "writer.lock.7").write_text("x", encoding="utf-8")
+    assert len(remove_stale(tmp_path)) == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoints", "corpus"]
+
+
+def test_what_no_writer_of_ours_makes_is_never_removed(tmp_path: Path) -> None:
+    kept = [
+        "notes.tmp-1", "corpus.tmp-backup", "corpus.tmp-1.txt", "draft.txt.tmp-3", "writer.lock.old", "thesis/tokens.tmp-2/a",
+        "checkpoints/notes.tmp-1", "checkpoints/step-00000001/x.jsonl.tmp-4", "checkpoints/step-00000001.tmp-mine",
+    ]  # fmt: skip
+    for name in kept:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    assert remove_stale(tmp_path) == []
+    assert all((tmp_path / name).read_text() == "mine" for name in kept)
+
+
+def test_a_link_among_stale_names_is_removed_and_what_it_points_to_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "novel.txt").write_text("mine")
+    (tmp_path / "run" / "corpus.tmp-5").symlink_to(tmp_path, target_is_directory=True)
+    assert remove_stale(tmp_path / "run") == [tmp_path / "run" / "corpus.tmp-5"]
+    assert list((tmp_path / "run").iterdir()) == [] and (tmp_path / "novel.txt").is_file()
+
+
+@pytest.mark.parametrize(
+    "manifest", [None, '{"name": "a web app"}', '{"kind": "tokens", "format_version": 1}', "{,", "[]"]
+)
+def test_a_folder_that_is_not_ours_is_never_replaced_and_no_work_is_begun(tmp_path: Path, manifest: str | None) -> None:
+    mine = tmp_path / "corpus"
+    mine.mkdir()
+    (mine / "novel.txt").write_text("ten years of work")
+    if manifest is not None:
+        (mine / "manifest.json").write_text(manifest)
+    expected = r"corpus is not empty and no corpus of Fangcun's: nothing was changed"
+    with pytest.raises(FangcunError, match=expected), write_artifact(mine, Manifest("corpus")):
+        raise AssertionError("the work began")
+    assert (mine / "novel.txt").read_text() == "ten years of work"
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_a_folder_that_appears_during_the_work_is_not_replaced(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FangcunError, match="nothing was changed"),
+        write_artifact(tmp_path / "tokens", Manifest("tokens")),
+    ):
+        (tmp_path / "tokens").mkdir()
+        (tmp_path / "tokens" / "mine.txt").write_text("mine")
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == ["tokens", "tokens/mine.txt"]
+
+
+@pytest.mark.parametrize("torn", ["", "{", '{\n "kind": "cor', '{\n "kind": "corpus",\n "finger', "\0\0\0"])
+def test_an_empty_folder_and_one_with_a_torn_manifest_are_replaced(tmp_path: Path, torn: str) -> None:
+    (tmp_path / "corpus").mkdir()
+    write(tmp_path / "corpus", "first")
+    (tmp_path / "corpus" / "manifest.json").write_text(torn)
+    write(tmp_path / "corpus", "second")
+    assert (tmp_path / "corpus" / "data.txt").read_text() == "second"
+
+
+def test_the_old_folder_is_put_back_when_the_new_one_cannot_take_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "corpus", "old")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name == f"corpus.tmp-{os.getpid()}":
+            raise PermissionError(errno.EACCES, "in use by another process", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        write(tmp_path / "corpus", "new")
+    assert (tmp_path / "corpus" / "data.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    write(tmp_path / "corpus", "old")
+    code = "import os, sys; from pathlib import Path; from fangcun.artifacts import Manifest, write_artifact\n"
+    code += "rename = Path.rename\n"
+    code += "def first_only(self, target):\n    rename(self, target)\n    os.kill(os.getpid(), 9)\n"
+    code += "with write_artifact(Path(sys.argv[1]), Manifest('corpus')):\n    Path.rename = first_only\n"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "corpus")], check=False)
+    assert not (tmp_path / "corpus").exists()
+    remove_stale(tmp_path)
+    assert (tmp_path / "corpus" / "data.txt").read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["corpus"]
+
+
+def test_a_checkpoint_that_was_being_deleted_does_not_come_back(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    (checkpoints / "step-00000002.tmp-old").mkdir(parents=True)
+    moved_aside = checkpoints / "step-00000004.tmp-old-77"
+    moved_aside.mkdir()
+    assert remove_stale(tmp_path) == [checkpoints / "step-00000002.tmp-old"]
+    assert [p.name for p in checkpoints.iterdir()] == ["step-00000004"]

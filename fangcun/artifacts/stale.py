@@ -1,0 +1,35 @@
+"""Clearing up after dead writers: only names that Fangcun's own writers give, only where they write."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from fangcun.artifacts.folder import discard
+
+_IN_RUN = re.compile(
+    r"(corpus|tokenizer|tokens)\.tmp-(old-)?\d+|(recipe\.yaml|[^/]+\.jsonl)\.tmp-\d+|writer\.lock\.\d+"
+)
+_IN_CHECKPOINTS = re.compile(r"step-\d+\.tmp-(\d+|old|old-\d+)")
+_MOVED_ASIDE = re.compile(r"(.+)\.tmp-old-\d+")
+"""What a writer was about to replace. (`step-N.tmp-old`, without a process, was to be deleted.)"""
+
+
+def remove_stale(folder: Path) -> list[Path]:
+    """Delete what dead writers left in the run `folder` and its checkpoints/; return the deleted. Call with the lock held.
+
+    An artefact that its writer had moved aside and could not replace any more gets its name back instead.
+    """
+    removed = []
+    for place, pattern in ((Path(folder), _IN_RUN), (Path(folder) / "checkpoints", _IN_CHECKPOINTS)):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            if not pattern.fullmatch(path.name):
+                continue
+            aside = _MOVED_ASIDE.fullmatch(path.name)
+            if aside and not os.path.lexists(path.with_name(aside[1])):
+                path.rename(path.with_name(aside[1]))
+                continue
+            discard(path)
+            removed.append(path)
+    return removed
