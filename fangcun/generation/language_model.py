@@ -21,7 +21,7 @@ from fangcun.errors import FangcunError
 from fangcun.generation.engine import check_max_new_tokens, evaluation_mode, make_generator, stream_ids
 from fangcun.generation.sampling import SamplingSettings
 from fangcun.generation.stopping import StopStrings, check_stop
-from fangcun.model import Transformer, load_model
+from fangcun.model import Transformer, choose_device, load_model
 from fangcun.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -172,7 +172,7 @@ def load(
     """
     if dtype not in DTYPES:
         raise FangcunError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
-    where = _device(device)
+    where = choose_device(device)
     folder = find_weights(path)
     # The tokenizer comes first: it opens in milliseconds, and without it the weights need not be read.
     if tokenizer is None and not (folder / "tokenizer.json").is_file():
@@ -183,20 +183,6 @@ def load(
     model = load_model(folder, device=where, dtype=DTYPES[dtype])
     model.eval()
     return LanguageModel(model, words, stop_ids=_ends_named_in(folder))
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise FangcunError(f"device is {name!r}, expected auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise FangcunError(
-            f"device is {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices. Use device cpu or auto."
-        )
-    return device
 
 
 def _ends_named_in(folder: Path) -> tuple[int, ...]:

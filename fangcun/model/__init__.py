@@ -5,9 +5,10 @@ Weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal 
 """
 
 from fangcun.model.cache import KVCache
+from fangcun.model.device import choose_device
 from fangcun.model.families import check_exportable, from_hf_config, to_hf_config
 from fangcun.model.initialize import initialize, parameter_kinds
-from fangcun.model.io import load_model, load_weights, read_config, save_model
+from fangcun.model.io import load_model, load_weights, read_config, read_tensors, save_model, write_tensors
 from fangcun.model.loss import cross_entropy_sum
 from fangcun.model.transformer import Transformer
 
@@ -15,6 +16,7 @@ __all__ = [
     "KVCache",
     "Transformer",
     "check_exportable",
+    "choose_device",
     "cross_entropy_sum",
     "from_hf_config",
     "initialize",
@@ -22,6 +24,8 @@ __all__ = [
     "load_weights",
     "parameter_kinds",
     "read_config",
+    "read_tensors",
     "save_model",
     "to_hf_config",
+    "write_tensors",
 ]

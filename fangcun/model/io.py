@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def save_model(
     eos_id: int | None = None,
     pad_id: int | None = None,
     bos_id: int | None = None,
+    vocab_size: int | None = None,
 ) -> None:
     """Write a folder that `transformers.AutoModelForCausalLM` opens as it is; the tokenizer is the caller's to write.
 
@@ -38,9 +40,11 @@ def save_model(
         eos_id: end of document, where generation stops.
         pad_id: padding.
         bos_id: beginning of document, where there is one.
+        vocab_size: ids that the tokenizer has, where the model has rows for more; default: the config's vocab_size.
 
     Raises:
         ConfigError: the config's family cannot express the model and it does not say `exportable: false`.
+        FangcunError: the files cannot be written.
     """
     folder = Path(folder)
     config = to_hf_config(model.config, eos_id=eos_id, pad_id=pad_id, bos_id=bos_id, dtype=dtype)
@@ -48,15 +52,38 @@ def save_model(
     # Cut and transposed views become tensors of their own: safetensors takes no shared memory.
     whole = {name: _stored(tensor, dtype) for name, tensor in state.items()}
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(whole, folder / WEIGHTS, metadata={"format": "pt"})
+    write_tensors(whole, folder / WEIGHTS)
     _write_json(folder / "config.json", config)
     ids = {"bos_token_id": bos_id, "eos_token_id": eos_id, "pad_token_id": pad_id}
     generation: dict[str, Any] = {name: value for name, value in ids.items() if value is not None}
-    rows, vocab_size = model.config.padded_vocab_size, model.config.vocab_size
-    if rows and vocab_size and vocab_size < rows:
-        # Rows that only pad the embedding are no tokens; we never choose them, and so transformers does not either.
-        generation["suppress_tokens"] = list(range(vocab_size, rows))
+    rows, n_ids = model.config.padded_vocab_size, vocab_size or model.config.vocab_size
+    if rows and n_ids and n_ids < rows:
+        # Rows beyond the tokenizer's ids are no tokens; we never choose them, and so transformers does not either.
+        generation["suppress_tokens"] = list(range(n_ids, rows))
     _write_json(folder / "generation_config.json", generation)
+
+
+def write_tensors(tensors: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Write a safetensors file. Raises FangcunError with the path when it cannot be written, as on a full disk."""
+    try:
+        save_file(dict(tensors), path, metadata={"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise FangcunError(f"cannot write {path}: {error} (disk full?)") from error
+
+
+def read_tensors(path: str | Path) -> State:
+    """All tensors of a safetensors file, in memory of their own: the file is closed and may be renamed or replaced.
+
+    Raises FangcunError.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            # What safe_open gives is a window on the file, which Windows keeps from being renamed while it is open.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise FangcunError(
+            f"{path} cannot be read ({error}): the file is damaged or incomplete. Fetch or write it again."
+        ) from error
 
 
 def read_config(folder: str | Path) -> ModelConfig:
@@ -109,7 +136,9 @@ def _read_state(
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - not a dict
-                    hf[name] = tensors.get_tensor(name).to(device=device, dtype=dtype)
+                    # A copy: what safe_open gives is a window on the file, which Windows keeps from being renamed
+                    # while it is open, and whose pages change when the file is written over.
+                    hf[name] = tensors.get_tensor(name).to(device=device, dtype=dtype, copy=True)
         except (SafetensorError, OSError) as error:
             raise FangcunError(
                 f"{file} cannot be read ({error}): the file is damaged or incomplete. Fetch or write it again."

@@ -12,6 +12,7 @@ import torch
 
 from fangcun.config.schema import Precision, Recipe
 from fangcun.errors import FangcunError
+from fangcun.model.device import choose_device
 from fangcun.tokens.processes import available_cores
 
 
@@ -30,27 +31,6 @@ class Compute:
             return contextlib.nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA when torch sees a GPU, else the CPU. Raises FangcunError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise FangcunError(f"device: '{name}' is no device. Expected auto, cpu, cuda or cuda:N.") from None
-    if device.type not in ("cpu", "cuda"):
-        raise FangcunError(f"device: {name} is not supported by this version. Expected auto, cpu, cuda or cuda:N.")
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise FangcunError(
-                f"device: {name} was asked for, but torch {torch.__version__} sees no GPU. "
-                "Use --device cpu, or install a CUDA build of torch."
-            )
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise FangcunError(f"device: {name} does not exist; torch sees {torch.cuda.device_count()} GPU(s).")
-    return device
 
 
 def cpu_computes_bf16() -> bool:

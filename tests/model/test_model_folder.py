@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ from safetensors.torch import load_file, save_file
 from shapes import FAMILIES, GPT2, random_config, random_ids, random_model, small_config
 
 from fangcun.errors import ConfigError, FangcunError
-from fangcun.model import Transformer, initialize, load_model, load_weights, read_config, save_model
+from fangcun.model import (
+    Transformer,
+    initialize,
+    load_model,
+    load_weights,
+    read_config,
+    read_tensors,
+    save_model,
+    write_tensors,
+)
 
 
 def change_config(folder: Path, **changes: Any) -> None:
@@ -219,3 +229,52 @@ def test_learned_positions_cannot_be_exceeded_and_rotary_ones_can() -> None:
     ids = random_ids(config, length=60)
     longer = random_model(small_config(block_size=64))
     assert torch.equal(random_model(config)(ids), longer(ids))
+
+
+def test_what_was_loaded_does_not_hang_on_the_file(tmp_path: Path) -> None:
+    model = random_model(small_config())
+    save_model(model, tmp_path)
+    file = tmp_path / "model.safetensors"
+    back, tensors = load_model(tmp_path), read_tensors(file)
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    with open(file, "r+b") as opened:  # in place: a mapped file would change under the model
+        opened.write(b"\xff" * file.stat().st_size)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), back.parameters(), strict=True))
+    assert all(torch.equal(tensors[name], before[name]) for name in before)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """No file may grow beyond 2 kB in this process."""
+    resource = pytest.importorskip("resource", reason="the size of files can be limited on Unix only")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_fills_while_weights_are_written_is_one_sentence(tmp_path: Path, full_disk: None) -> None:
+    with pytest.raises(FangcunError, match=r"cannot write .*model\.safetensors: .*disk full\?"):
+        save_model(random_model(small_config()), tmp_path)
+    with pytest.raises(FangcunError, match=r"cannot write .*state\.safetensors: .*disk full\?"):
+        write_tensors({"moment": torch.ones(5000)}, tmp_path / "state.safetensors")
+
+
+def test_tensors_come_back_bitwise_and_a_torn_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "state.safetensors"
+    write_tensors({"moment": torch.arange(6.0), "step": torch.tensor(3)}, file)
+    back = read_tensors(file)
+    assert torch.equal(back["moment"], torch.arange(6.0)) and int(back["step"]) == 3
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(FangcunError, match=r"state\.safetensors cannot be read"):
+        read_tensors(file)
+
+
+def test_rows_beyond_the_tokenizer_are_suppressed_in_generation(tmp_path: Path) -> None:
+    model = random_model(small_config())
+    rows, ids = model.config.padded_vocab_size, model.config.vocab_size
+    assert rows is not None and ids is not None
+    for given, first in ((None, ids), (ids - 3, ids - 3), (rows, rows)):
+        save_model(model, tmp_path, vocab_size=given)
+        generation = json.loads((tmp_path / "generation_config.json").read_text())
+        assert generation.get("suppress_tokens", []) == list(range(first, rows))
