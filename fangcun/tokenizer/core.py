@@ -93,7 +93,7 @@ class Tokenizer:
         file = path / TOKENIZER_FILE if path.is_dir() else path
         if not file.is_file():
             raise FangcunError(
-                f"{path} has no {TOKENIZER_FILE}. Expected a tokenizer folder or a {TOKENIZER_FILE}; other formats are converted by: fangcun tokenizer --tokenizer.path {path}"
+                f"{path} has no {TOKENIZER_FILE}. Expected a tokenizer folder or a {TOKENIZER_FILE}; other formats are converted by: fangcun tokenizer demo --tokenizer.path {path} --out DIR (the folder is then DIR/tokenizer)"
             )
         return cls(read_backend(file)[0], read_config(file.parent)[0], where=str(path))
 
@@ -164,10 +164,16 @@ class Tokenizer:
         return [0 if index in self.special_ids else size for index, size in enumerate(pieces)]
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json; `transformers` opens the folder."""
+        """Write tokenizer.json, tokenizer_config.json and special_tokens_map.json; `transformers` opens the folder.
+
+        Raises FangcunError when tokenizer.json cannot be written.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / TOKENIZER_FILE), pretty=False)
+        try:
+            self.backend.save(str(folder / TOKENIZER_FILE), pretty=False)
+        except Exception as error:  # the library raises nothing narrower
+            raise FangcunError(f"cannot write {folder / TOKENIZER_FILE}: {error} (disk full?)") from error
         config = {**self.config, "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
         special = {key: name for key in NAMED_TOKENS if (name := self.config.get(key)) is not None}
         for file, content in ((CONFIG_FILE, config), (SPECIAL_FILE, special)):
