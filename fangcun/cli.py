@@ -20,6 +20,13 @@ RECIPE_VERBS = ("run", "demo", "corpus", "tokenizer", "pack", "pretrain")
 _HELP = {"--help", "-h"}
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_BUGS = {errno.EBADF, errno.EINVAL, errno.EFAULT}
+_HINTS = {
+    errno.ENAMETOOLONG: "A name may have about 255 bytes, which is some 85 hanzi. Expected the path of a file or a folder.",
+    errno.ENOTDIR: "A part of this path is a file where a folder is needed. Choose another path.",
+    errno.EIO: "The disk or the network behind it fails.",
+    errno.EMFILE: "Too many files are open at once; raise the limit: ulimit -n 4096.",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sentence is None:
             raise
         return _fail(sentence, 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _fail(_memory_sentence(tokens), 1)
 
 
 def _show_warning(
@@ -115,7 +126,28 @@ def _os_sentence(error: OSError) -> str | None:
         return f"no space left{where}. Nothing that was complete is lost; free some space, or choose another folder with --out."
     if error.errno in _FORBIDDEN:
         return f"no permission{where} ({error.strerror}). Choose a folder you may write to with --out, or mend the permissions."
-    return None
+    if error.errno is None or (error.errno in _BUGS and not error.filename):
+        return None
+    hint = _HINTS.get(error.errno, "Check the path, or choose another folder with --out.")
+    return f"{error.filename or 'the disk'}: {error.strerror}. {hint}"
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Known by name, so that a command that needs no torch does not import it to fail."""
+    if isinstance(error, MemoryError) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    return any(words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory"))
+
+
+def _memory_sentence(tokens: list[str]) -> str:
+    if tokens[:1] == ["generate"]:
+        return "out of memory: try --dtype bfloat16, a smaller model, or --device cpu."
+    if tokens[:1] and tokens[0] in ("corpus", "tokenizer", "pack"):
+        return "out of memory: lower --tokens.workers or --tokenizer.sample_bytes, or close other programs."
+    return (
+        "out of memory: lower --train.micro_batch_size (the result is the same, only slower), or --model.block_size. "
+        "What was saved is kept."
+    )
 
 
 def _speak_utf8() -> None:

@@ -139,6 +139,14 @@ def test_every_recipe_verb_hands_the_loaded_recipe_and_its_name_to_the_pipeline(
             1,
             "error: no permission at runs/a (Read-only file system).",
         ),
+        (
+            OSError(errno.ENOTDIR, "Not a directory", "a.txt/run"),
+            1,
+            "error: a.txt/run: Not a directory. A part of this path is a file",
+        ),
+        (OSError(errno.EIO, "Input/output error", "runs/a"), 1, "error: runs/a: Input/output error."),
+        (OSError(errno.EIO, "Input/output error"), 1, "error: the disk: Input/output error."),
+        (OSError(errno.EINVAL, "Invalid argument", "a?b"), 1, "error: a?b: Invalid argument. Check the path"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 141, ""),
     ],
 )
@@ -153,10 +161,68 @@ def test_what_goes_wrong_outside_ends_with_a_sentence_and_a_code(
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    for bug in (ZeroDivisionError(), OSError(errno.EBADF, "Bad file descriptor")):
+    for bug in (
+        ZeroDivisionError(),
+        RuntimeError("shapes cannot be multiplied"),
+        OSError(errno.EBADF, "Bad file descriptor"),
+    ):
         Pipeline(monkeypatch, outcome=bug)
         with pytest.raises(type(bug)):
             cli.main(["demo"])
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes."),
+        MemoryError(),
+    ],
+)
+def test_out_of_memory_says_which_setting_to_lower(
+    error: BaseException, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Pipeline(monkeypatch, outcome=error)
+    assert cli.main(["demo"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: out of memory: lower --train.micro_batch_size") and len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["corpus", "generate"])
+def test_out_of_memory_names_no_setting_that_the_verb_does_not_use(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*words: Any, **settings: Any) -> None:
+        raise MemoryError
+
+    Pipeline(monkeypatch, outcome=MemoryError())
+    monkeypatch.setattr("fangcun.load", fail, raising=False)
+    assert cli.main([verb, "demo"]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: out of memory: ") and "micro_batch_size" not in shown
+
+
+def test_a_path_too_long_or_through_a_file_is_one_sentence_with_the_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "novel.txt"
+    text.write_text("却说曹操。\n" * 50, encoding="utf-8")
+    long = "曹" * 300
+    for words, expected in (
+        (["--text", long, "--out", str(tmp_path / "a")], long),
+        (["--text", str(text), "--out", str(tmp_path / long)], long),
+        (["--text", str(text), "--out", str(text / "sub")], str(text / "sub")),
+    ):
+        assert cli.main(["corpus", "demo", *words]) in (1, 2)
+        shown = capsys.readouterr().err
+        assert shown.startswith("error: ") and expected in shown and "Traceback" not in shown
+        assert len(shown.splitlines()) == 1
+    assert text.read_text(encoding="utf-8").startswith("却说")
 
 
 class Model:
