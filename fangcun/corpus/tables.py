@@ -98,7 +98,7 @@ def read_parquet(path: Path, text_key: str | None) -> Iterator[tuple[int, float,
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise FangcunError(
-            f"{path} is Parquet, for which pyarrow is needed. Install it: pip install 'fangcun[data]'"
+            f"{path} is Parquet, for which pyarrow is needed. Install it: pip install pyarrow"
         ) from error
     try:
         with parquet.ParquetFile(path, pre_buffer=False) as file:

@@ -93,7 +93,7 @@ def _open(file: Path) -> tuple[Any, Callable[[str], list[int]]]:
         from sentencepiece import sentencepiece_model_pb2
     except ImportError as error:
         raise FangcunError(
-            f"{file} is a sentencepiece model, and reading it needs packages that are not installed ({error}). Run: pip install 'fangcun[convert]'"
+            f"{file} is a sentencepiece model, and reading it needs packages that are not installed ({error}). Run: pip install sentencepiece protobuf tiktoken"
         ) from error
     content = file.read_bytes()
     proto = getattr(sentencepiece_model_pb2, "ModelProto")()  # noqa: B009 (made at run time, unknown to type checkers)
