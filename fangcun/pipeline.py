@@ -22,6 +22,7 @@ from fangcun.artifacts import (
     MANIFEST,
     Manifest,
     RunLock,
+    check_replaceable,
     list_checkpoints,
     read_manifest,
     remove_stale,
@@ -32,6 +33,8 @@ from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
 
 Verb = Literal["run", "demo", "corpus", "tokenizer", "pack", "pretrain"]
+_HEADER = "Fangcun run"
+"""First words of the recipe.yaml that a run folder holds."""
 _STAGES = ("corpus", "tokenizer", "tokens")
 _LAST_STAGE = {"corpus": "corpus", "tokenizer": "tokenizer", "pack": "tokens"}
 
@@ -94,11 +97,16 @@ def check_folder(folder: Path) -> None:
         raise FangcunError(f"out_dir: {folder} is a file, expected a folder. Choose another with --out.")
     if folder.is_dir() and any(folder.iterdir()) and not _looks_like_run(folder):
         raise FangcunError(f"out_dir: {folder} is not empty and no run folder. Choose another with --out.")
+    for stage in _STAGES:
+        check_replaceable(folder / stage, stage)
 
 
 def _looks_like_run(folder: Path) -> bool:
     """A folder that this program made: it has a recipe, a lock, or an artefact of ours (whole or half written)."""
-    ours = ("recipe.yaml", "writer.lock", *(f"{stage}/{MANIFEST}" for stage in _STAGES))
+    recipe = folder / "recipe.yaml"
+    if recipe.is_file():  # somebody's own recipe.yaml is not to be written over
+        return recipe.read_bytes().startswith(f"# {_HEADER}".encode())
+    ours = ("writer.lock", *(f"{stage}/{MANIFEST}" for stage in _STAGES))
     return any((folder / name).is_file() for name in ours) or any(
         any(folder.glob(f"{stage}.tmp-*")) for stage in _STAGES
     )
@@ -116,8 +124,8 @@ def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console
                 console.warn(text)
     stages = Stages(recipe, folder, console, begun=bool(list_checkpoints(folder)))
     if not stages.begun:
-        header = f"Fangcun run, from recipe {loaded.name}"
-        write_text_atomic(folder / "recipe.yaml", dump_recipe(dataclasses.replace(recipe, resume="auto"), header))
+        text = dump_recipe(dataclasses.replace(recipe, resume="auto"), f"{_HEADER}, from recipe {loaded.name}")
+        write_text_atomic(folder / "recipe.yaml", text)
     stages.walk(until=_LAST_STAGE.get(verb, "tokens"))
     if verb in _LAST_STAGE:
         console.say(f"done       {folder}")

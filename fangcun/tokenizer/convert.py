@@ -70,7 +70,9 @@ def _convert(source: Source, check_texts: Iterable[str]) -> ImportedTokenizer:
         backend, special, notes, original = convert_ranks(source.vocabulary[0])
         tokenizer = Tokenizer(backend, special | config, where=where)
         if original is None:
-            notes.append("Not compared with tiktoken, which is not installed: pip install sentencepiece protobuf tiktoken.")
+            notes.append(
+                "Not compared with tiktoken, which is not installed: pip install sentencepiece protobuf tiktoken."
+            )
         else:
             notes += compare(tokenizer, original, "tiktoken", check_texts)
         return ImportedTokenizer(tokenizer, source.format, source.files, notes)

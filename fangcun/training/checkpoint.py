@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
 from fangcun.artifacts import MANIFEST, Manifest, checkpoint_name, list_checkpoints, read_manifest, write_artifact
 from fangcun.errors import FangcunError
-from fangcun.model import Transformer, load_weights, save_model
+from fangcun.model import Transformer, load_weights, read_tensors, save_model, write_tensors
 from fangcun.tokenizer import Tokenizer
 from fangcun.training.optimizers import optimizer_tensors, restore_optimizers
 
@@ -90,11 +89,18 @@ def save_checkpoint(
     check_disk_space(folder.parent, bytes_needed(model))
     counts = {"step": progress.step, "tokens": progress.tokens, "val_loss": progress.val_loss}
     with write_artifact(folder, Manifest("checkpoint", settings=settings, counts=counts, parents=parents)) as temporary:
-        save_model(model, temporary, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
+        save_model(
+            model,
+            temporary,
+            eos_id=tokenizer.eos_id,
+            pad_id=tokenizer.pad_id,
+            bos_id=tokenizer.bos_id,
+            vocab_size=tokenizer.vocab_size,
+        )
         tokenizer.save(temporary)
         state = temporary / STATE_FOLDER
         state.mkdir()
-        save_file(optimizer_tensors(model, optimizers), state / "optimizer.safetensors")
+        write_tensors(optimizer_tensors(model, optimizers), state / "optimizer.safetensors")
         (state / "progress.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1), encoding="utf-8")
     return folder
 
@@ -116,7 +122,7 @@ def restore_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.
     """Load weights and optimizer state in place and return the progress."""
     progress = read_progress(folder)
     load_weights(model, folder)
-    restore_optimizers(model, optimizers, load_file(folder / STATE_FOLDER / "optimizer.safetensors"))
+    restore_optimizers(model, optimizers, read_tensors(folder / STATE_FOLDER / "optimizer.safetensors"))
     return progress
 
 

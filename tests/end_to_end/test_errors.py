@@ -170,3 +170,14 @@ def test_recipe_of_the_run_can_be_run_again(trained: tuple[Path, Path]) -> None:
     assert done.returncode == 0, done.stderr
     assert "skipped" in done.stdout
     assert json.loads((trained[1] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
+
+
+def test_somebodys_own_recipe_and_corpus_are_not_written_over(tmp_path: Path) -> None:
+    mine = tmp_path / "project"
+    (mine / "corpus").mkdir(parents=True)
+    text = write_story(mine / "corpus")
+    refused(*run_arguments(mine / "corpus", mine), expect="no run folder")
+    (mine / "recipe.yaml").write_text("train: {max_steps: 3}\n")
+    refused(*run_arguments(mine / "corpus", mine), expect="no run folder")
+    assert text.is_file()
+    assert (mine / "recipe.yaml").read_text() == "train: {max_steps: 3}\n"

@@ -40,7 +40,23 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tokenizer(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Stands for the tokenizers that some recipes borrow."""
     out = tmp_path_factory.mktemp("borrowed") / "run"
-    assert cli.main(["tokenizer", "demo", "--text", str(text), "--tokenizer.vocab_size", "300", "--out", str(out)]) == 0
+    assert (
+        cli.main(
+            [
+                "tokenizer",
+                "demo",
+                "--text",
+                str(text),
+                "--tokenizer.kind",
+                "bpe",
+                "--tokenizer.vocab_size",
+                "300",
+                "--out",
+                str(out),
+            ]
+        )
+        == 0
+    )
     return out / "tokenizer"
 
 
