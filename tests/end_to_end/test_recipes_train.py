@@ -17,7 +17,7 @@ SMALL = (
 SMALL += " --eval.max_iters 1 --eval.final_max_iters 1 --samples.max_new_tokens 4 --device cpu --precision 32-true --compile false"
 FREE_VOCABULARY = "--model.vocab_size null --model.padded_vocab_size null"
 NARROW = {
-    "demo": "--tokenizer.vocab_size 300 --model.n_embd 32",
+    "demo": "--model.n_embd 32",
     "shakespeare-char": "--model.n_embd 32",
     "honglou-char": "--model.n_embd 32",
     "single-gpu-gated": f"--model.n_embd 48 --model.intermediate_size 64 {FREE_VOCABULARY}",
