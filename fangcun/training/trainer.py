@@ -6,7 +6,6 @@ is in them before the checkpoint stands. A run that dies goes on from its newest
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -107,11 +106,7 @@ class Trainer:
             while True:
                 finished = self._finished()
                 if not self.progress.settled and not self.stop.requested:
-                    with contextlib.suppress(Stopped):
-                        improved = self._evaluate_and_sample(finished)
-                        self.progress.settled = True
-                        if self._save_due() or finished or improved:
-                            self._save()
+                    self._settle(finished)
                 if finished and self.progress.settled:
                     return True
                 if self.stop.requested:
@@ -121,6 +116,18 @@ class Trainer:
         finally:
             self.metrics.close()
             self.samples.close()
+
+    def _settle(self, finished: bool) -> None:
+        """Evaluation, samples and saving that are due after a step; a signal in between leaves them for later."""
+        best = self.progress.best_val_loss
+        try:
+            improved = self._evaluate_and_sample(finished)
+        except Stopped:
+            self.progress.val_loss, self.progress.best_val_loss = None, best
+            return
+        self.progress.settled = True
+        if self._save_due() or finished or improved:
+            self._save()
 
     def _finished(self) -> bool:
         last, limit = self.horizon.last_step, self.recipe.train.max_time
