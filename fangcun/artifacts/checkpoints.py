@@ -42,11 +42,11 @@ def find_weights(path: str | Path) -> Path:
         )
     if (path / "config.json").is_file():
         if (path / MANIFEST).is_file():
-            read_manifest(path, "checkpoint")
+            read_manifest(path, "checkpoint", without="training_state")
         return path
     checkpoints = list_checkpoints(path)
     if checkpoints:
-        read_manifest(checkpoints[-1], "checkpoint")
+        read_manifest(checkpoints[-1], "checkpoint", without="training_state")
         return checkpoints[-1]
     if (path / "checkpoints").is_dir() or (path / "recipe.yaml").is_file():
         raise FangcunError(

@@ -171,12 +171,14 @@ def _swap(temporary: Path, path: Path) -> None:
     discard(replaced)
 
 
-def read_manifest(path: Path, kind: str, *, verify: bool = False) -> Manifest:
+def read_manifest(path: Path, kind: str, *, verify: bool = False, without: str | None = None) -> Manifest:
     """Open an artefact: refuse another kind, an unknown version, missing or resized files.
 
-    With `verify` the sha256 of every file is checked too. Raises FangcunError.
+    With `verify` the sha256 of every file is checked too. Files below the sub-folder `without` may be absent. Raises
+    FangcunError.
     """
     path = Path(path)
+    remedy = "Use another checkpoint." if kind == "checkpoint" else f"Remove {path} to have it made anew."
     file = path / MANIFEST
     if not file.is_file():
         raise FangcunError(f"{path} is not a {kind} folder: it has no {MANIFEST}.")
@@ -184,9 +186,7 @@ def read_manifest(path: Path, kind: str, *, verify: bool = False) -> Manifest:
         raw = json.loads(file.read_text(encoding="utf-8"))
         version, found = raw["format_version"], raw["kind"]
     except (ValueError, KeyError, TypeError, OSError) as error:
-        raise FangcunError(
-            f"{file} cannot be read ({error}). Remove the folder {path} to have it made anew."
-        ) from error
+        raise FangcunError(f"{file} cannot be read ({error}). {remedy}") from error
     if found != kind:
         raise FangcunError(f"{path} holds a {found}, expected a {kind}.")
     if version != FORMAT_VERSION:
@@ -198,15 +198,15 @@ def read_manifest(path: Path, kind: str, *, verify: bool = False) -> Manifest:
     for name, entry in manifest.files.items():
         part = path / name
         if not part.is_file():
-            raise FangcunError(f"{part} is missing, so the {kind} is damaged. Remove {path} to have it made anew.")
+            if without is not None and name.startswith(f"{without}/"):
+                continue
+            raise FangcunError(f"{part} is missing, so the {kind} is damaged. {remedy}")
         if (size_bytes := part.stat().st_size) != entry["size_bytes"]:
             raise FangcunError(
-                f"{part} has {size_bytes:,} bytes, expected {entry['size_bytes']:,}: the {kind} is damaged. Remove {path} to have it made anew."
+                f"{part} has {size_bytes:,} bytes, expected {entry['size_bytes']:,}: the {kind} is damaged. {remedy}"
             )
         if verify and file_sha256(part) != entry["sha256"]:
-            raise FangcunError(
-                f"{part} does not match its sha256: the {kind} is damaged. Remove {path} to have it made anew."
-            )
+            raise FangcunError(f"{part} does not match its sha256: the {kind} is damaged. {remedy}")
     return manifest
 
 

@@ -40,3 +40,16 @@ def test_what_is_no_model_is_said(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("")
     with pytest.raises(FangcunError, match="no complete checkpoint"):
         find_weights(tmp_path)
+
+
+def test_a_checkpoint_copied_without_its_training_state_can_be_used(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints" / checkpoint_name(5)
+    with write_artifact(folder, Manifest("checkpoint")) as temporary:
+        (temporary / "config.json").write_text("{}")
+        (temporary / "training_state").mkdir()
+        (temporary / "training_state" / "optimizer.safetensors").write_text("x")
+    (folder / "training_state" / "optimizer.safetensors").unlink()
+    assert find_weights(folder) == folder
+    (folder / "config.json").write_text("{ }")
+    with pytest.raises(FangcunError, match="Use another checkpoint"):
+        find_weights(folder)
