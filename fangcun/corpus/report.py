@@ -87,10 +87,9 @@ def describe_drops(report: dict[str, Any]) -> list[str]:
     """The content of drops.json in a few lines for people: skipped files, other encodings, broken places."""
     lines = []
     if skipped := report["skipped"]:
-        lines.append(f"skipped {len(skipped):,} files: {_few(skipped)}")
-    others = [
-        f"{file['name']} ({file['encoding']})" for file in report["files"] if file["encoding"] not in ("utf-8", "")
-    ]
+        lines.append(f"skipped: {_few(skipped)}")
+    plain = ("", "ascii", "utf-8", "parquet")
+    others = [f"{file['name']} ({file['encoding']})" for file in report["files"] if file["encoding"] not in plain]
     if others:
         lines.append(f"not plain UTF-8: {_few(others)}")
     if report["broken_records"] or report["broken_bytes"]:
