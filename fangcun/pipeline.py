@@ -8,10 +8,12 @@ trained model must not lose the text and the tokenizer it was trained with.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 import shlex
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +31,10 @@ from fangcun.artifacts import (
     write_text_atomic,
 )
 from fangcun.config import LoadedRecipe, Recipe, check_inputs, dump_recipe
+from fangcun.config.inputs import Verb
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
 
-Verb = Literal["run", "demo", "corpus", "tokenizer", "pack", "pretrain"]
 _HEADER = "Fangcun run"
 """First words of the recipe.yaml that a run folder holds."""
 _STAGES = ("corpus", "tokenizer", "tokens")
@@ -50,16 +52,17 @@ def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = N
     if loaded.import_report is not None:
         console.say(str(loaded.import_report))
     check_surroundings(loaded, folder, verb)
-    before = signal.signal(signal.SIGTERM, _terminate) if os.name != "nt" else None
+    alone = threading.current_thread() is threading.main_thread() and os.name != "nt"
+    before = signal.signal(signal.SIGTERM, _terminate) if alone else None
     try:
         with RunLock(folder):
             remove_stale(folder)
             return _run_locked(loaded, folder, verb, console)
     except Terminated:
-        console.say(f"Terminated. Finished stages are kept; the same command goes on: {resume_command(folder)}")
+        console.say("Terminated. Finished stages are kept; run the same command again to go on.")
         return 143
     except KeyboardInterrupt:
-        console.say(f"Interrupted. Finished stages are kept; the same command goes on: {resume_command(folder)}")
+        console.say("Interrupted. Finished stages are kept; run the same command again to go on.")
         return 130
     finally:
         if before is not None:
@@ -78,14 +81,16 @@ def resume_command(folder: Path) -> str:
 def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
     """What can be known wrong before any stage begins: inputs, a folder that is no run, a device or optimizer not here."""
     check_folder(folder)
-    check_inputs(loaded, verb)
+    begun = bool(list_checkpoints(folder))
+    if not begun:
+        check_inputs(loaded, verb)
     if verb not in _LAST_STAGE:
         from fangcun.training.optimizers import check_optimizer
         from fangcun.training.precision import choose_compute
 
         choose_compute(loaded.recipe)
         check_optimizer(loaded.recipe.optimizer)
-        if loaded.recipe.init_from is not None:
+        if loaded.recipe.init_from is not None and not begun:
             from fangcun.model import read_config
 
             read_config(loaded.recipe.init_from)
@@ -103,13 +108,12 @@ def check_folder(folder: Path) -> None:
 
 def _looks_like_run(folder: Path) -> bool:
     """A folder that this program made: it has a recipe, a lock, or an artefact of ours (whole or half written)."""
+    if list_checkpoints(folder) or any((folder / stage / MANIFEST).is_file() for stage in _STAGES):
+        return True
     recipe = folder / "recipe.yaml"
     if recipe.is_file():  # somebody's own recipe.yaml is not to be written over
         return recipe.read_bytes().startswith(f"# {_HEADER}".encode())
-    ours = ("writer.lock", *(f"{stage}/{MANIFEST}" for stage in _STAGES))
-    return any((folder / name).is_file() for name in ours) or any(
-        any(folder.glob(f"{stage}.tmp-*")) for stage in _STAGES
-    )
+    return (folder / "writer.lock").is_file() or any(any(folder.glob(f"{stage}.tmp-*")) for stage in _STAGES)
 
 
 def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console) -> int:
@@ -119,12 +123,15 @@ def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console
 
         start = choose_checkpoint(folder, recipe.resume)
         if start is not None:
-            recipe, warnings = continue_with(start, recipe, loaded.origins.keys())
+            recipe, warnings = continue_with(start, recipe, loaded.origins)
+            recipe = borrow_tokenizer(recipe)
             for text in warnings:
                 console.warn(text)
     stages = Stages(recipe, folder, console, begun=bool(list_checkpoints(folder)))
     if not stages.begun:
-        text = dump_recipe(dataclasses.replace(recipe, resume="auto"), f"{_HEADER}, from recipe {loaded.name}")
+        # A foreign checkpoint is remembered until the run has one of its own.
+        recorded = recipe.resume if isinstance(recipe.resume, str) else "auto"
+        text = dump_recipe(dataclasses.replace(recipe, resume=recorded), f"{_HEADER}, from recipe {loaded.name}")
         write_text_atomic(folder / "recipe.yaml", text)
     stages.walk(until=_LAST_STAGE.get(verb, "tokens"))
     if verb in _LAST_STAGE:
@@ -148,8 +155,8 @@ def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Inputs by absolute path: the run's recipe.yaml then works from every folder."""
 
-    def absolute(path: str | None) -> str | None:
-        return None if path is None else os.path.abspath(path)  # noqa: PTH100  (keeps links and globs as they are)
+    def absolute(path: bool | str | None) -> str | None:
+        return os.path.abspath(path) if isinstance(path, str) else None  # noqa: PTH100  (keeps links and globs as they are)
 
     paths = recipe.corpus.paths
     return dataclasses.replace(
@@ -158,7 +165,12 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         tokenizer=dataclasses.replace(recipe.tokenizer, path=absolute(recipe.tokenizer.path)),
         tokens=dataclasses.replace(recipe.tokens, path=absolute(recipe.tokens.path)),
         init_from=absolute(recipe.init_from),
+        resume=absolute(recipe.resume) or "auto" if _is_path(recipe.resume) else recipe.resume,
     )
+
+
+def _is_path(resume: bool | str) -> bool:
+    return isinstance(resume, str) and resume != "auto"
 
 
 def borrow_tokenizer(recipe: Recipe) -> Recipe:
@@ -199,6 +211,12 @@ def adopt_tokens(
     console.say(f"Train on them: fangcun run RECIPE --tokens.path {shlex.quote(str(out))}")
 
 
+def missing_inputs(recipe: Recipe) -> str | None:
+    """The first text or tokenizer of the recipe that is not there any more, or None."""
+    named = [*(recipe.corpus.paths or []), *([recipe.tokenizer.path] if recipe.tokenizer.path else [])]
+    return next((path for path in named if not Path(path).exists() and not glob.has_magic(path)), None)
+
+
 class Stages:
     """The artefact folders of a run, made or found in turn."""
 
@@ -210,6 +228,12 @@ class Stages:
         """Make or skip the stages up to `until`."""
         if self.recipe.tokens.path is not None:
             self._use_tokens(Path(self.recipe.tokens.path))
+            return
+        if self.begun and (gone := missing_inputs(self.recipe)):
+            stages = (self.corpus, self.tokenizer, self.tokens)
+            if not all((stage / MANIFEST).is_file() for stage in stages):
+                raise FangcunError(f"{gone} does not exist, and {self.folder} no longer holds what was made from it.")
+            self.console.warn(f"{gone} is gone; going on with what was made from it.")
             return
         corpus_fingerprint = self._corpus()
         if until == "corpus":

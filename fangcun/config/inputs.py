@@ -15,6 +15,11 @@ Verb = Literal["run", "demo", "corpus", "tokenizer", "pack", "pretrain"]
 def check_inputs(loaded: LoadedRecipe, verb: Verb = "run") -> None:
     """Raise ConfigError for every input that `verb` needs and that is not named or not there, with the flag that names it."""
     recipe, problems = loaded.recipe, []
+    if recipe.tokens.path is not None and verb in ("corpus", "tokenizer", "pack"):
+        place = _place(loaded, "tokens.path")
+        problems.append(
+            f"{place}: it names finished tokens, so there is nothing for 'fangcun {verb}' to do. Remove it."
+        )
     if recipe.tokens.path is None:
         problems += _text(loaded)
     if verb != "corpus":

@@ -41,6 +41,8 @@ class Progress:
     """Validation loss measured at this very step, in nats a token; None when it was not."""
     settled: bool = False
     """Whether the evaluation and samples due at this step were made."""
+    finished: bool = False
+    """Whether the run had met its stop condition, and its end was evaluated."""
     best_val_loss: float | None = None
     """Lowest validation loss so far."""
     scaler: dict[str, Any] | None = None
@@ -83,8 +85,10 @@ def save_checkpoint(
     A settled checkpoint of that step that stands is kept; one that a signal cut short of its evaluation is replaced.
     """
     folder = run / "checkpoints" / checkpoint_name(progress.step)
-    if (folder / MANIFEST).is_file() and read_progress(folder).settled:
-        return folder
+    if (folder / MANIFEST).is_file():
+        stands = read_progress(folder)
+        if stands.settled and stands.finished == progress.finished:
+            return folder
     folder.parent.mkdir(exist_ok=True)
     check_disk_space(folder.parent, bytes_needed(model))
     counts = {"step": progress.step, "tokens": progress.tokens, "val_loss": progress.val_loss}

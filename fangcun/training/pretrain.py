@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from fangcun.training.interrupt import stop_on_signals
 from fangcun.training.limits import plan_horizon
 from fangcun.training.optimizers import build_optimizers
 from fangcun.training.precision import Compute, choose_compute
-from fangcun.training.resume import check_tokens, choose_checkpoint, flatten
+from fangcun.training.resume import check_tokens, choose_checkpoint, flatten, resume_to_record, resumed_from
 from fangcun.training.trainer import Trainer
 
 
@@ -81,12 +80,22 @@ def pretrain(
     for tracker in recipe.trackers:
         if tracker != "jsonl":
             console.warn(f"trackers: {tracker} is not in this version; metrics go to {run / 'metrics.jsonl'} alone.")
-    resolved = dataclasses.replace(record_choices(recipe, compute), resume="auto")
+    resolved = dataclasses.replace(record_choices(recipe, compute), resume=resume_to_record(run, recipe.resume))
     if not recipe.init_from:
         resolved = dataclasses.replace(resolved, model=config)
     write_text_atomic(run / "recipe.yaml", dump_recipe(resolved, header=f"Fangcun run, from recipe {name}"))
-    settings = {"recipe": flatten(resolved), "eval_windows": choose_eval_windows(recipe, start)}
+    settings = {
+        "recipe": flatten(resolved),
+        "eval_windows": choose_eval_windows(recipe, start),
+        "resumed_from": resumed_from(run, start),
+    }
+    if start is not None and read_manifest(start, "checkpoint").settings["eval_windows"] != settings["eval_windows"]:
+        progress.best_val_loss = None  # losses on other windows are no measure
     if _complete(progress, start, horizon.last_step, recipe.train.max_time):
+        if start is not None and start.resolve().parent.parent != run.resolve():
+            raise FangcunError(
+                f"resume: {start} has reached the end (step {progress.step}). Raise --train.max_steps to go on from it in {run}."
+            )
         return Outcome(True, 0)
     torch.set_num_threads(compute.num_threads)
     model = fresh_model or Transformer(config)
@@ -95,7 +104,7 @@ def pretrain(
     model.to(compute.device)
     optimizers = build_optimizers(model, recipe.optimizer)
     if start is not None:
-        progress = restore_checkpoint(start, model, optimizers)
+        restore_checkpoint(start, model, optimizers)
     scaler = None
     if compute.precision == "16-mixed":
         scaler = torch.amp.GradScaler(compute.device.type)
@@ -104,8 +113,7 @@ def pretrain(
     _announce(console, config, compute, train, val, batches, horizon.last_step, progress, start)
     if not val.n_tokens:
         console.warn("the validation split is empty: no validation loss, no best checkpoint.")
-    with stop_on_signals() as stop, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*lr_scheduler.*")
+    with stop_on_signals() as stop:
         first = progress.step
         trainer = Trainer(
             recipe, run, model=model, optimizers=optimizers, tokenizer=tokenizer, train=train, val=val, compute=compute,
@@ -144,7 +152,7 @@ def choose_prompts(recipe: Recipe, split: TokenSplit, tokenizer: Tokenizer, *, l
 
 
 def _complete(progress: Progress, start: Path | None, last_step: int | None, max_time: float | None) -> bool:
-    if start is None or not progress.settled:
+    if start is None or not progress.finished:
         return False
     return (last_step is not None and progress.step >= last_step) or (
         max_time is not None and progress.seconds >= max_time

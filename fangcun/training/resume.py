@@ -6,11 +6,11 @@ A checkpoint's manifest holds the settings that it was trained with; they, not a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import checkpoint_step, list_checkpoints, read_manifest
+from fangcun.artifacts import list_checkpoints, read_manifest
 from fangcun.config import Recipe
 from fangcun.config.check import idle_settings
 from fangcun.errors import FangcunError
@@ -31,7 +31,6 @@ MAY_CHANGE = (
     "corpus.",
     "tokenizer.",
     "tokens.",
-    "init_from",  # read before the first step only
     "trackers",
     "device",
     "compile",
@@ -70,10 +69,10 @@ def stored_settings(checkpoint: Path) -> dict[str, Any]:
     return read_manifest(checkpoint, "checkpoint").settings["recipe"]
 
 
-def continue_with(checkpoint: Path, asked: Recipe, explicit: Collection[str]) -> tuple[Recipe, list[str]]:
+def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) -> tuple[Recipe, list[str]]:
     """The recipe with which training goes on from `checkpoint`, and warnings.
 
-    What `asked` leaves open (auto, or a null that nobody wrote; `explicit` holds the dotted keys that were written) is
+    What `asked` leaves open (auto, or a null that nobody wrote; `explicit` tells where each written key stands, a flag by its name) is
     taken over from the checkpoint. Raises FangcunError naming the keys that differ and may not.
     """
     old, new = stored_settings(checkpoint), flatten(asked)
@@ -84,23 +83,21 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Collection[str]) ->
         if key not in old or key in skipped or value == old[key]:
             continue
         before = old[key]
-        if _open(key, value, explicit):
-            moved = new["device"] not in ("auto", old["device"])
-            if key == "compile" and moved:
-                continue  # another device decides anew
-            if (
-                key in ("precision", "compile", "init_from", "device")
-                or not _may_change(key)
-                or (key == "train.num_threads" and not moved)
-            ):
-                result = _replace(result, key, before)
-        elif not _may_change(key):
-            wrong.append(f"{key} is {before!r} there and {value!r} now")
-        elif key in _SCHEDULE and old["train.lr_schedule"] == "cosine" and not old["train.lr_decay_steps"]:
+        if key in _SCHEDULE and old["train.lr_schedule"] == "cosine" and not old["train.lr_decay_steps"]:
             warnings.append(
                 f"{key}: {before} became {value}; the cosine schedule is recomputed for the new length, so this run is no "
                 "longer the one that would have had it from the start."
             )
+        if _open(key, value, explicit):
+            moved = new["device"] not in ("auto", old["device"])
+            if key == "compile" and moved:
+                continue  # another device decides anew
+            packed = key == "tokens.path" and not _by_flag(explicit, "corpus.paths", "corpus.builtin")
+            own = key in ("precision", "compile", "device") or (key == "train.num_threads" and not moved)
+            if own or packed or not _may_change(key):
+                result = _replace(result, key, before)
+        elif not _may_change(key):
+            wrong.append(f"{key} is {before!r} there and {value!r} now")
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise FangcunError(
@@ -110,11 +107,15 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Collection[str]) ->
     return result, warnings
 
 
+def _by_flag(explicit: Mapping[str, str], *keys: str) -> bool:
+    return any(explicit.get(key, "").startswith("--") for key in keys)
+
+
 def _may_change(key: str) -> bool:
     return any(key == k or (k.endswith(".") and key.startswith(k)) for k in MAY_CHANGE)
 
 
-def _open(key: str, value: Any, explicit: Collection[str]) -> bool:
+def _open(key: str, value: Any, explicit: Mapping[str, str]) -> bool:
     """Whether the user left the choice to the program."""
     if value == "auto":
         return True
@@ -136,11 +137,11 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     """The checkpoint to go on from, or None to begin. Raises FangcunError when `resume` asks for what is not there."""
     kept = list_checkpoints(run)
     if resume == "auto":
-        return kept[-1] if kept else None
+        return _newest(kept) if kept else None
     if resume is True:
         if not kept:
             raise FangcunError(f"resume: true, but {run} has no checkpoint. Use --resume auto to begin a new run.")
-        return kept[-1]
+        return _newest(kept)
     if resume is False:
         if kept:
             raise FangcunError(
@@ -153,9 +154,35 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
         raise FangcunError(f"resume: {folder} does not exist. Expected auto, true, false or a checkpoint folder.")
     read_manifest(folder, "checkpoint")
     if kept and folder.resolve() != kept[-1].resolve():
-        newer = (checkpoint_step(kept[-1]) or 0) > (checkpoint_step(folder) or 0)
+        if read_manifest(kept[-1], "checkpoint").settings.get("resumed_from") == str(folder.resolve()):
+            return kept[-1]  # the same command again: the run that began there has gone on
+        older = folder.resolve().parent == kept[-1].resolve().parent
         raise FangcunError(
-            f"resume: {folder} is {'older than' if newer else 'not of the same run as'} {kept[-1]}, which going on would "
+            f"resume: {folder} is {'older than' if older else 'not of the same run as'} {kept[-1]}, which going on would "
             f"overwrite. Use --resume auto, or --out NEW with --resume {folder}."
         )
     return folder
+
+
+def _newest(kept: list[Path]) -> Path:
+    try:
+        read_manifest(kept[-1], "checkpoint")
+    except FangcunError as error:
+        other = f" Move {kept[-1]} away to go on from {kept[-2].name}." if len(kept) > 1 else ""
+        raise FangcunError(f"{error}{other}") from None
+    return kept[-1]
+
+
+def resumed_from(run: Path, start: Path | None) -> str | None:
+    """The checkpoint of another run that this one began with, to be kept in its own checkpoints."""
+    if start is None:
+        return None
+    if start.resolve().parent.parent != run.resolve():
+        return str(start.resolve())
+    return read_manifest(start, "checkpoint").settings.get("resumed_from")
+
+
+def resume_to_record(run: Path, resume: bool | str) -> str:
+    """What the run's recipe.yaml says of `resume`: auto, or the foreign checkpoint while the run has none of its own."""
+    foreign = isinstance(resume, str) and resume != "auto" and not list_checkpoints(run)
+    return str(resume) if foreign else "auto"

@@ -105,9 +105,10 @@ class Trainer:
         try:
             while True:
                 finished = self._finished()
-                if not self.progress.settled and not self.stop.requested:
+                owed = not self.progress.settled or (finished and not self.progress.finished)
+                if owed and not self.stop.requested:
                     self._settle(finished)
-                if finished and self.progress.settled:
+                if finished and self.progress.finished:
                     return True
                 if self.stop.requested:
                     self._save()
@@ -125,7 +126,7 @@ class Trainer:
         except Stopped:
             self.progress.val_loss, self.progress.best_val_loss = None, best
             return
-        self.progress.settled = True
+        self.progress.settled, self.progress.finished = True, finished
         if self._save_due() or finished or improved:
             self._save()
 
@@ -173,7 +174,7 @@ class Trainer:
         self.progress.step += 1
         self.progress.samples += train.global_batch_size
         self.progress.tokens += result.n_targets
-        self.progress.settled = False
+        self.progress.settled = self.progress.finished = False
         self.progress.val_loss = None
         self._log(result, targets, rate)
 
@@ -286,7 +287,7 @@ class Trainer:
 
     def _evaluate_finally(self) -> None:
         limit = self.recipe.eval.final_max_iters
-        count = None if limit is None else limit * self.recipe.train.micro_batch_size
+        count = None if limit is None else limit * self.settings["eval_windows"] // self.recipe.eval.max_iters
         windows = fixed_windows(self.val_split, self.block_size, count)
         if not windows:
             return

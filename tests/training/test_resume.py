@@ -101,7 +101,7 @@ def test_stop_conditions_batches_and_logs_may_change(tmp_path: Path, text: Path)
         "3",
     ]
     asked = load_recipe("demo", tiny_flags(*flags, "--train.max_norm", "1.0"))
-    recipe, warnings = continue_with(list_checkpoints(run)[-1], asked.recipe, asked.origins.keys())
+    recipe, warnings = continue_with(list_checkpoints(run)[-1], asked.recipe, asked.origins)
     assert len(warnings) == 1
     assert "schedule is recomputed" in warnings[0]
     assert recipe.train.micro_batch_size == 1
@@ -113,7 +113,7 @@ def test_what_nobody_wrote_is_taken_over_and_a_written_null_is_a_difference(tmp_
     assert run_tiny(text, run, *own, "--train.max_steps", "2") == 0
     newest = list_checkpoints(run)[-1]
     asked = load_recipe("demo", tiny_flags("--train.max_steps", "4"))
-    recipe, _ = continue_with(newest, asked.recipe, asked.origins.keys())
+    recipe, _ = continue_with(newest, asked.recipe, asked.origins)
     assert (recipe.train.max_seq_length, recipe.train.lr_decay_steps) == (16, 50)
     with pytest.raises(FangcunError, match=r"train\.max_norm is 1\.0 there and None now"):
         run_tiny(text, run, *own, "--train.max_norm", "null")
@@ -173,7 +173,7 @@ def test_a_checkpoint_cut_short_of_its_evaluation_is_replaced_by_the_settled_one
     newest = list_checkpoints(run)[-1]
     progress = read_progress(newest)
     file = newest / "training_state" / "progress.json"
-    old = progress.__dict__ | {"settled": False, "val_loss": None, "best_val_loss": None}
+    old = progress.__dict__ | {"settled": False, "finished": False, "val_loss": None, "best_val_loss": None}
     size = file.stat().st_size
     text_of = json.dumps(old, indent=1)
     file.write_text(text_of + " " * (size - len(text_of)), encoding="utf-8")  # as a signal leaves it
@@ -195,3 +195,56 @@ def test_resume_asks_for_what_must_be_there(tmp_path: Path, text: Path) -> None:
     assert choose_checkpoint(run, True) == list_checkpoints(run)[-1]
     with pytest.raises(FangcunError, match="older"):
         choose_checkpoint(run, str(list_checkpoints(run)[0]))
+
+
+def test_a_run_that_began_from_another_runs_checkpoint_goes_on_with_the_same_command(
+    tmp_path: Path, text: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run_tiny(text, first, "--train.max_steps", "4", "--train.lr_decay_steps", "6") == 0
+    early, end = list_checkpoints(first)
+    flags = ["--train.lr_decay_steps", "6", "--resume", str(early)]
+    for _ in range(2):  # the second time it finds itself done
+        assert run_tiny(text, second, *flags) == 0
+    assert run_tiny(text, first, "--train.lr_decay_steps", "6") == 0
+    assert weights_of(list_checkpoints(second)[-1]) == weights_of(list_checkpoints(first)[-1])
+    with pytest.raises(FangcunError, match="has reached the end"):
+        run_tiny(
+            text, tmp_path / "third", "--train.max_steps", "4", "--train.lr_decay_steps", "6", "--resume", str(end)
+        )
+
+
+def test_a_run_goes_on_when_its_text_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, own = tmp_path / "run", write_story(tmp_path)
+    assert run_tiny(own, run, "--train.max_steps", "2", "--train.lr_decay_steps", "6") == 0
+    own.unlink()
+    assert run_tiny(own, run, "--train.max_steps", "4", "--train.lr_decay_steps", "6") == 0
+    assert "is gone" in capsys.readouterr().err
+    assert list_checkpoints(run)[-1].name == "step-00000004"
+
+
+def test_a_damaged_newest_checkpoint_is_named_with_the_one_before(tmp_path: Path, text: Path) -> None:
+    run = tmp_path / "run"
+    assert run_tiny(text, run, "--train.max_steps", "4") == 0
+    before, newest = list_checkpoints(run)[-2:]
+    (newest / "model.safetensors").unlink()
+    with pytest.raises(FangcunError, match=f"Move .*{newest.name} away to go on from {before.name}"):
+        run_tiny(text, run, "--train.max_steps", "6")
+
+
+def test_other_pretrained_weights_are_refused_on_resume(tmp_path: Path, text: Path) -> None:
+    start, run = tmp_path / "start", tmp_path / "run"
+    assert run_tiny(text, start, "--train.max_steps", "4") == 0
+    file = tmp_path / "tune.yaml"
+    file.write_text(
+        "train: {global_batch_size: 4, micro_batch_size: 4, max_steps: 2, lr_warmup_steps: 0}\nsamples: {max_new_tokens: 0}\n"
+    )
+
+    def tune(origin: Path) -> int:
+        flags = ["--init_from", str(origin), "--text", str(text), "--out", str(run)]
+        return pipeline.run(load_recipe(file, flags))
+
+    one, other = list_checkpoints(start)[-2:]
+    assert tune(one) == 0
+    with pytest.raises(FangcunError, match="init_from is"):
+        tune(other)
