@@ -2,7 +2,7 @@
 
     python bench/train_step.py --impl fangcun --shape c [--dtype bf16] [--steps 4] [--warmup 1]
 
---impl: fangcun, nanogpt (needs --nanogpt CLONE), litgpt, hf-llama; each in a Python that has it. Models come from the
+--impl: fangcun, nanogpt (needs --nanogpt CLONE), litgpt, hf-mistral; each in a Python that has it. Models come from the
 programs' own code, with the optimizer settings of their own training loops on a CPU. One JSON line on stdout.
 """
 

@@ -100,7 +100,7 @@ def main() -> None:
             print(f"step {step + 1}: loss {loss_sum / n_targets:.4f}, {speed:,.0f} tokens/s")
     validate(args.steps)
 
-    # ---- the result: a folder that transformers, vLLM and Fangcun open
+    # ---- the result: a folder that transformers and Fangcun open
     out = args.out or args.run.with_name(args.run.name + "-loop")
     out.mkdir(parents=True, exist_ok=True)
     save_model(model, out, eos_id=tokenizer.eos_id, pad_id=tokenizer.pad_id, bos_id=tokenizer.bos_id)
