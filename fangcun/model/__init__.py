@@ -10,11 +10,13 @@ from fangcun.model.families import check_exportable, from_hf_config, to_hf_confi
 from fangcun.model.initialize import initialize, parameter_kinds
 from fangcun.model.io import load_model, load_weights, read_config, read_tensors, save_model, write_tensors
 from fangcun.model.loss import cross_entropy_sum
+from fangcun.model.probe import attention_logit_max
 from fangcun.model.transformer import Transformer
 
 __all__ = [
     "KVCache",
     "Transformer",
+    "attention_logit_max",
     "check_exportable",
     "choose_device",
     "cross_entropy_sum",

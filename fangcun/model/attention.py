@@ -88,8 +88,8 @@ class Attention(nn.Module):
         self.key_norm = RMSNorm(self.head_size, config.norm_eps) if config.qk_norm else None
         self.dropout = config.attention_dropout
 
-    def forward(self, x: Tensor, turn: Turn | None = None, cache: KVCache | None = None) -> Tensor:
-        """(B, T, n_embd) -> (B, T, n_embd). With a cache, x continues the positions that the cache holds."""
+    def project(self, x: Tensor, turn: Turn | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, n_embd) -> queries (B, H, T, D), keys and values (B, G, T, D), normed and turned as they are used."""
         B, T, _ = x.shape
         H, G, D = self.heads, self.groups, self.head_size
         qkv = self.qkv(x).view(B, T, H + 2 * G, D)
@@ -106,6 +106,13 @@ class Attention(nn.Module):
         else:
             query, key, value = qkv.split((H, G, G), dim=2)
         query, key, value = (part.to(value.dtype).transpose(1, 2) for part in (query, key, value))
+        return query, key, value
+
+    def forward(self, x: Tensor, turn: Turn | None = None, cache: KVCache | None = None) -> Tensor:
+        """(B, T, n_embd) -> (B, T, n_embd). With a cache, x continues the positions that the cache holds."""
+        B, T, _ = x.shape
+        H, G, D = self.heads, self.groups, self.head_size
+        query, key, value = self.project(x, turn)
         mask = None
         if cache is not None:
             past = cache.length
