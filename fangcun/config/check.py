@@ -66,7 +66,7 @@ class _Findings:
 def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[list[str], list[str]]:
     """(a sentence for each contradiction, keys from the file that a flag made idle and that are to be dropped)."""
     found = _Findings(recipe, origins)
-    for check in (_corpus, _tokenizer_and_tokens, _batches, _length, _schedule, _model, _machine):
+    for check in (_corpus, _tokenizer_and_tokens, _batches, _length, _schedule, _model, _init, _optimizer, _machine):
         check(found, recipe)
     return found.problems, found.unused
 
@@ -74,7 +74,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
 def idle_settings(recipe: Recipe) -> list[str]:
     """Settings that differ from their default and that nothing in this recipe reads."""
     found = _Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
-    for check in (_corpus, _tokenizer_and_tokens, _schedule, _model):
+    for check in (_corpus, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer):
         check(found, recipe)
     return found.unused
 
@@ -152,6 +152,12 @@ def _length(found: _Findings, recipe: Recipe) -> None:
 
 def _schedule(found: _Findings, recipe: Recipe) -> None:
     train = recipe.train
+    if train.lr_schedule != "wsd":
+        found.idle(
+            ["train.lr_decay_share", "train.lr_decay_shape"],
+            "train.lr_schedule",
+            f"it has no effect with train.lr_schedule '{train.lr_schedule}'.",
+        )
     if train.lr_schedule == "constant":
         found.idle(
             ["train.lr_decay_steps", "train.min_lr"],
@@ -166,7 +172,7 @@ def _schedule(found: _Findings, recipe: Recipe) -> None:
     ):
         found.error(
             ["train.lr_schedule", "train.max_time"],
-            "cosine has to know its last step, and max_time alone does not give one. "
+            f"{train.lr_schedule} has to know its last step, and max_time alone does not give one. "
             "Add train.lr_decay_steps (or max_steps), or set train.lr_schedule: constant.",
         )
     if train.min_lr > recipe.optimizer.lr:
@@ -176,7 +182,7 @@ def _schedule(found: _Findings, recipe: Recipe) -> None:
     if train.lr_decay_steps is not None and train.lr_decay_steps <= train.lr_warmup_steps:
         found.error(
             ["train.lr_decay_steps"],
-            f"cosine would end at step {train.lr_decay_steps}, before the warm-up of train.lr_warmup_steps {train.lr_warmup_steps} does.",
+            f"{train.lr_schedule} would end at step {train.lr_decay_steps}, before the warm-up of train.lr_warmup_steps {train.lr_warmup_steps} does.",
         )
 
 
@@ -191,6 +197,30 @@ def _model(found: _Findings, recipe: Recipe) -> None:
         return
     keys = [key for key in recipe_keys() if key.startswith("model.")]
     found.idle(keys, "init_from", "the model's shape comes from the folder of init_from.")
+
+
+def _init(found: _Findings, recipe: Recipe) -> None:
+    if recipe.init_from is not None:
+        keys = [key for key in recipe_keys() if key.startswith("init.")]
+        found.idle(keys, "init_from", "the first weights come from the folder of init_from.")
+    elif recipe.init.zero_head and recipe.model.tie_embeddings:
+        found.error(
+            ["init.zero_head", "model.tie_embeddings"],
+            "the head is the embedding's matrix, and an embedding of zeros would learn nothing. Set model.tie_embeddings: false, or remove it.",
+        )
+
+
+def _optimizer(found: _Findings, recipe: Recipe) -> None:
+    name = recipe.optimizer.name
+    if name != "muon":
+        keys = [key for key in recipe_keys() if key.startswith("optimizer.muon_")]
+        found.idle(keys, "optimizer.name", f"it has no effect with optimizer.name '{name}'.")
+    if recipe.init_from is None and recipe.model.tie_embeddings:
+        found.idle(
+            ["optimizer.head_lr"],
+            "model.tie_embeddings",
+            "the head is the embedding's matrix: use optimizer.embedding_lr.",
+        )
 
 
 def _names(message: str, key: str) -> bool:

@@ -121,17 +121,23 @@ class TrainConfig:
     max_time: PositiveFloat | None = None
     """Stop after this many seconds of training, evaluation included, summed over resumed parts."""
 
-    lr_schedule: Literal["cosine", "constant"] = "cosine"
-    """Learning rate after the warm-up, per optimizer step."""
+    lr_schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    """Learning rate after the warm-up, per optimizer step. wsd: stable, then falling in the last lr_decay_share."""
 
     lr_warmup_steps: NonNegativeInt = 100
     """Steps over which the learning rate rises linearly from 0."""
 
     lr_decay_steps: PositiveInt | None = None
-    """Step at which cosine reaches min_lr. Null: the last step of the run."""
+    """Step at which cosine or wsd reaches min_lr. Null: the last step of the run."""
+
+    lr_decay_share: Share = 0.2
+    """Share of the steps up to lr_decay_steps over which wsd falls. 1: from the end of the warm-up."""
+
+    lr_decay_shape: Literal["linear", "sqrt"] = "linear"
+    """How wsd falls: in a line, or by 1 - sqrt of the way, which is steep at first."""
 
     min_lr: NonNegativeFloat = 0.0
-    """Learning rate at the end of cosine."""
+    """Learning rate at the end of cosine or wsd."""
 
     max_norm: PositiveFloat | None = 1.0
     """Gradients are scaled down to this global norm. Null: no clipping."""
@@ -147,23 +153,58 @@ class TrainConfig:
 
 
 @dataclass
-class OptimizerConfig:
-    """AdamW. No decay on norms, biases and embeddings (a head tied to the embedding among them)."""
+class InitConfig:
+    """First weights, drawn by parameter name from the seed. Without effect where init_from gives weights."""
 
-    name: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw is torch's fused AdamW. adamw8bit is reserved for a later version and refused when run."""
+    matrices: Literal["gpt2", "fan_in"] = "gpt2"
+    """Standard deviation of the matrices between layers. gpt2: 0.02. fan_in: 1 / sqrt(columns), which suits Muon."""
+
+    zero_residual: bool = False
+    """Matrices that write to the residual stream start at 0, so that each block begins as doing nothing."""
+
+    zero_head: bool = False
+    """The head starts at 0, so that all characters are equally likely at first. Needs tie_embeddings: false."""
+
+    embedding_std: PositiveFloat = 0.02
+    """Standard deviation of the embeddings."""
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW, or Muon beside it. No decay on norms, biases and embeddings (a head tied to the embedding among them)."""
+
+    name: Literal["adamw", "muon", "adamw8bit"] = "adamw"
+    """adamw is torch's fused AdamW. muon: Muon for the matrices between layers, AdamW for the rest. adamw8bit is reserved for a later version and refused when run."""
 
     lr: PositiveFloat = 1e-3
     """Highest learning rate."""
+
+    embedding_lr: PositiveFloat | None = None
+    """Highest learning rate of the embeddings (and of a head tied to them). Null: lr."""
+
+    head_lr: PositiveFloat | None = None
+    """Highest learning rate of an untied head. Null: lr."""
 
     weight_decay: NonNegativeFloat = 0.1
     """Decoupled weight decay of the matrices."""
 
     betas: tuple[OpenShare, OpenShare] = (0.9, 0.95)
-    """Decay rates of the two moments."""
+    """Decay rates of AdamW's two moments."""
 
     eps: PositiveFloat = 1e-8
     """Added to the root of the second moment."""
+
+    muon_lr: PositiveFloat | None = None
+    """Highest learning rate of Muon's matrices. Null: lr."""
+
+    muon_scale: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
+    """How a matrix's shape scales muon_lr. match_rms_adamw: 0.2 sqrt(longer side), rates are as AdamW's. original: sqrt(rows / columns) of tall ones, rates are some 0.02."""
+
+    muon_momentum: OpenShare = 0.95
+    """Decay of Muon's mean of gradients."""
+
+    muon_steps: PositiveInt = 5
+    """Newton-Schulz iterations that make an update orthogonal."""
 
 
 @dataclass
@@ -238,6 +279,9 @@ class Recipe:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """Shape of the model."""
+
+    init: InitConfig = field(default_factory=InitConfig)
+    """First weights."""
 
     init_from: str | None = None
     """A Hugging Face folder (or one of our checkpoints) whose weights the run starts from. Its shape replaces `model`."""

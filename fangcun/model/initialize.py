@@ -8,12 +8,15 @@ from typing import Literal
 
 import torch
 
+from fangcun.config.schema import InitConfig
 from fangcun.model.norm import LayerNorm, RMSNorm
 from fangcun.model.transformer import Transformer
 
 Kind = Literal["matrix", "embedding", "norm", "bias", "head"]
 
 STANDARD_DEVIATION = 0.02
+_WRITERS = ("attention.output.weight", "mlp.down.weight")
+"""The matrices that write to the residual stream."""
 
 
 def parameter_kinds(model: Transformer) -> dict[str, Kind]:
@@ -38,14 +41,14 @@ def parameter_kinds(model: Transformer) -> dict[str, Kind]:
 
 
 @torch.no_grad()
-def initialize(model: Transformer, seed: int) -> None:
-    """Fill every parameter in place as GPT-2 does (Radford et al. 2019).
+def initialize(model: Transformer, seed: int, init: InitConfig | None = None) -> None:
+    """Fill every parameter in place, by default as GPT-2 does (Radford et al. 2019).
 
     Weights are normal with standard deviation 0.02; the two matrices a block that write to the residual stream are scaled
-    by 1 / sqrt(2 n_layer); biases are 0, norm weights 1. Each parameter is drawn on CPU in float32 from a generator
-    seeded by (seed, its name), padded rows of the vocabulary included.
+    by 1 / sqrt(2 n_layer); biases are 0, norm weights 1. `init` changes the deviations. Each parameter is drawn on CPU in
+    float32 from a generator seeded by (seed, its name), padded rows of the vocabulary included.
     """
-    residual = STANDARD_DEVIATION / math.sqrt(2 * model.config.n_layer)
+    init = init or InitConfig()
     kinds = parameter_kinds(model)
     for name, parameter in model.named_parameters():
         if name.endswith(".bias"):
@@ -53,11 +56,23 @@ def initialize(model: Transformer, seed: int) -> None:
         elif kinds[name] == "norm":
             parameter.fill_(1.0)
         else:
-            deviation = (
-                residual if name.endswith(("attention.output.weight", "mlp.down.weight")) else STANDARD_DEVIATION
-            )
-            drawn = torch.empty(parameter.shape, dtype=torch.float32, device="cpu")
-            parameter.copy_(drawn.normal_(0.0, deviation, generator=_generator(seed, name)))
+            deviation = _deviation(name, kinds[name], parameter.shape[1], model.config.n_layer, init)
+            drawn = torch.zeros(parameter.shape, dtype=torch.float32, device="cpu")
+            if deviation:
+                drawn.normal_(0.0, deviation, generator=_generator(seed, name))
+            parameter.copy_(drawn)
+
+
+def _deviation(name: str, kind: Kind, columns: int, n_layer: int, init: InitConfig) -> float:
+    """Standard deviation of a weight; 0 for one that starts at 0."""
+    if kind == "embedding":
+        return init.embedding_std
+    if kind == "head":
+        return 0.0 if init.zero_head else STANDARD_DEVIATION
+    deviation = 1 / math.sqrt(columns) if init.matrices == "fan_in" else STANDARD_DEVIATION
+    if name.endswith(_WRITERS):
+        return 0.0 if init.zero_residual else deviation / math.sqrt(2 * n_layer)
+    return deviation
 
 
 def _generator(seed: int, name: str) -> torch.Generator:

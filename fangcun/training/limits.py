@@ -31,7 +31,7 @@ def plan_horizon(config: TrainConfig, batches: Batches, *, tokens_per_step: int)
         limits.append(max(1, math.ceil(_samples_in(batches, config.epochs) / config.global_batch_size)))
     last = min(limits) if limits else None
     decay = None
-    if config.lr_schedule == "cosine":
+    if config.lr_schedule != "constant":
         decay = config.lr_decay_steps or last
     warmup, warnings = config.lr_warmup_steps, []
     bound = min(x for x in (last, decay, math.inf) if x is not None)

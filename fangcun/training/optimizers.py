@@ -3,49 +3,93 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from fangcun.config.schema import OptimizerConfig
 from fangcun.errors import FangcunError
 from fangcun.model import Transformer, parameter_kinds
+from fangcun.training.muon import Muon
 
 _DECAYED = ("matrix", "head")
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """Raise FangcunError for an optimizer that this version lacks."""
-    if config.name != "adamw":
+    """Raise FangcunError for an optimizer that this installation lacks."""
+    if config.name == "adamw8bit":
         raise FangcunError(
-            f"optimizer.name: {config.name} is not in this version, expected 'adamw'. Run with --optimizer.name adamw."
+            "optimizer.name: adamw8bit is not in this version, expected 'adamw' or 'muon'. Run with --optimizer.name adamw."
         )
 
 
 def build_optimizers(model: Transformer, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
-    """AdamW (Loshchilov & Hutter 2017) over all of `model`; weight decay on the matrices alone.
+    """AdamW (Loshchilov & Hutter 2017) over all of `model`, or Muon for the matrices between layers and AdamW for the rest.
 
-    Norms, biases and embeddings (a tied head among them) are not decayed. Each group carries `name`. The result is a list, so that a
-    second optimizer can take some of the groups. Raises FangcunError for an optimizer that this version lacks.
+    Norms, biases and embeddings (a tied head among them) are not decayed. Each group carries `name` and `lr_scale`, its
+    share of the scheduled learning rate. Raises FangcunError for an optimizer that this installation lacks.
     """
     check_optimizer(config)
-    kinds = parameter_kinds(model)
-    named = dict(model.named_parameters())
-    groups = [
-        {"name": "decayed", "params": [p for n, p in named.items() if kinds[n] in _DECAYED]},
-        {"name": "undecayed", "params": [p for n, p in named.items() if kinds[n] not in _DECAYED], "weight_decay": 0.0},
-    ]
+    optimizers: list[torch.optim.Optimizer] = []
+    groups = parameter_groups(model, config)
+    muon = [g for g in groups if g["name"].startswith("matrix")] if config.name == "muon" else []
+    if muon:
+        optimizers.append(
+            Muon(
+                muon,
+                lr=config.lr,
+                weight_decay=config.weight_decay,
+                momentum=config.muon_momentum,
+                scale=config.muon_scale,
+                steps=config.muon_steps,
+            )
+        )
     # fused is several times the default loop on CPU too; it wants at least one parameter a group.
-    adamw = torch.optim.AdamW(
-        [g for g in groups if g["params"]],
-        lr=config.lr,
-        betas=tuple(config.betas),
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        fused=True,
+    optimizers.append(
+        torch.optim.AdamW(
+            [g for g in groups if not any(g is m for m in muon)],
+            lr=config.lr,
+            betas=tuple(config.betas),
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
     )
-    optimizers: list[torch.optim.Optimizer] = [adamw]
     assert_each_parameter_once(model, optimizers)
     return optimizers
+
+
+def parameter_groups(model: Transformer, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The parameters by kind, empty groups left out, each with its share of the learning rate and its decay.
+
+    The matrix that makes queries, keys and values is three matrices to Muon, so it is a group of its own there.
+    """
+    kinds = parameter_kinds(model)
+    rates = {"embedding": config.embedding_lr, "head": config.head_lr}
+    if config.name == "muon":
+        rates["matrix"] = config.muon_lr
+    members: dict[str, list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        kind = kinds[name]
+        fused = config.name == "muon" and kind == "matrix" and name.endswith("attention.qkv.weight")
+        members.setdefault("matrix qkv" if fused else kind, []).append(parameter)
+    groups = []
+    for name, parameters in members.items():
+        kind = name.split()[0]
+        group: dict[str, Any] = {
+            "name": name,
+            "params": parameters,
+            "lr_scale": (rates.get(kind) or config.lr) / config.lr,
+        }
+        if kind not in _DECAYED:
+            group["weight_decay"] = 0.0
+        if name == "matrix qkv":
+            shape = model.config
+            assert shape.head_size is not None and shape.n_query_groups is not None, "resolve_model comes first"
+            key_rows = shape.n_query_groups * shape.head_size
+            group["parts"] = (shape.n_head * shape.head_size, key_rows, key_rows)
+        groups.append(group)
+    return groups
 
 
 def assert_each_parameter_once(model: torch.nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> None:
@@ -60,10 +104,10 @@ def assert_each_parameter_once(model: torch.nn.Module, optimizers: Iterable[torc
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) -> None:
-    """Give every group the rate of this step."""
+    """Give every group its share (`lr_scale`) of the rate of this step."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["lr_scale"]
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:

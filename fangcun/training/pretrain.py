@@ -100,7 +100,7 @@ def pretrain(
     torch.set_num_threads(compute.num_threads)
     model = fresh_model or Transformer(config)
     if fresh_model is None and start is None:
-        initialize(model, recipe.seed)
+        initialize(model, recipe.seed, recipe.init)
     model.to(compute.device)
     optimizers = build_optimizers(model, recipe.optimizer)
     if start is not None:

@@ -83,9 +83,9 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) 
         if key not in old or key in skipped or value == old[key]:
             continue
         before = old[key]
-        if key in _SCHEDULE and old["train.lr_schedule"] == "cosine" and not old["train.lr_decay_steps"]:
+        if key in _SCHEDULE and old["train.lr_schedule"] != "constant" and not old["train.lr_decay_steps"]:
             warnings.append(
-                f"{key}: {before} became {value}; the cosine schedule is recomputed for the new length, so this run is no "
+                f"{key}: {before} became {value}; the {old['train.lr_schedule']} schedule is recomputed for the new length, so this run is no "
                 "longer the one that would have had it from the start."
             )
         if _open(key, value, explicit):

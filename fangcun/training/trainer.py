@@ -155,6 +155,8 @@ class Trainer:
             minimum=train.min_lr,
             warmup_steps=self.horizon.warmup_steps,
             decay_steps=self.horizon.decay_steps,
+            decay_share=train.lr_decay_share,
+            decay_shape=train.lr_decay_shape,
         )
         config = self.model.config
         noisy = config.dropout > 0 or config.attention_dropout > 0

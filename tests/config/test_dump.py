@@ -69,6 +69,10 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
         "train.min_lr",
     }
     out |= {"train.lr_decay_steps", "train.max_seq_length", "train.micro_batch_size", "train.global_batch_size"}
+    out |= {"train.lr_decay_share", "train.lr_decay_shape", "optimizer.name", "optimizer.head_lr", "init.zero_head"}
+    out |= {key for key in chosen if key.startswith("optimizer.muon_")}
+    if chosen.get("init_from") is not None:
+        out |= {key for key in chosen if key.startswith("init.")}
     if chosen.get("tokenizer.path") is not None or chosen.get("tokenizer.kind") == "char":
         out |= {f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")}
     if chosen.get("tokens.path") is not None:

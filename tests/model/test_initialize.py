@@ -10,7 +10,7 @@ import pytest
 import torch
 from shapes import FAMILIES, random_config, small_config
 
-from fangcun.config import count_parameters
+from fangcun.config import InitConfig, count_parameters
 from fangcun.model import Transformer, initialize, parameter_kinds
 
 FINGERPRINT = """
@@ -78,6 +78,20 @@ def test_each_kind_starts_as_gpt2_does() -> None:
     padded = model.embedding.weight[1001:]
     assert len(padded) == 23
     assert abs(float(padded.detach().std()) / 0.02 - 1) < 0.1
+
+
+def test_init_settings_change_what_they_name() -> None:
+    model = Transformer(small_config(n_embd=64, tie_embeddings=False))
+    initialize(model, 0, InitConfig(matrices="fan_in", zero_residual=True, zero_head=True, embedding_std=0.5))
+    for name, parameter in model.named_parameters():
+        if name.endswith(("attention.output.weight", "mlp.down.weight", "head.weight")):
+            assert not parameter.any(), name
+        elif parameter.ndim == 2:
+            wanted = 0.5 if name.startswith("embedding") else 1 / math.sqrt(parameter.shape[1])
+            assert abs(float(parameter.detach().std()) / wanted - 1) < 0.05, name
+    initialize(model, 0, InitConfig(matrices="fan_in"))
+    writer = model.get_parameter("blocks.0.attention.output.weight")
+    assert abs(float(writer.detach().std()) / (1 / math.sqrt(writer.shape[1] * 4)) - 1) < 0.1
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,4 +1,4 @@
-"""The learning rate is a pure function of the step: linear warm-up, then cosine or constant."""
+"""The learning rate is a pure function of the step: linear warm-up, then cosine, constant or wsd."""
 
 from __future__ import annotations
 
@@ -38,8 +38,33 @@ def test_cosine_without_a_length_is_a_programming_error() -> None:
         rate(50, decay_steps=None)
 
 
-@given(st.integers(0, 500), st.integers(0, 50), st.integers(51, 400))
-def test_rate_stays_between_zero_and_the_peak(step: int, warmup: int, decay: int) -> None:
-    value = rate(step, warmup_steps=warmup, decay_steps=decay)
-    assert 0 < value <= 1e-3
+@pytest.mark.parametrize("shape", ["linear", "sqrt"])
+def test_wsd_is_stable_and_falls_in_its_last_share(shape: str) -> None:
+    rates = [rate(s, schedule="wsd", decay_share=0.4, decay_shape=shape) for s in range(130)]
+    assert rates[10:67] == [1e-3] * 57  # decay begins at 110 - 44 = 66
+    assert all(a > b for a, b in itertools.pairwise(rates[66:111]))
+    assert rates[110:] == [1e-4] * 20
+    half = rates[88]  # half way down
+    left = 0.5 if shape == "linear" else 1 - math.sqrt(0.5)
+    assert half == pytest.approx(1e-4 + 9e-4 * left)
+
+
+def test_wsd_with_all_of_the_run_falls_from_the_warmup_on() -> None:
+    assert rate(10, schedule="wsd", decay_share=1.0) == pytest.approx(1e-3)
+    assert rate(60, schedule="wsd", decay_share=1.0) == pytest.approx((1e-3 + 1e-4) / 2)
+
+
+@given(
+    st.integers(0, 500),
+    st.integers(0, 50),
+    st.integers(51, 400),
+    st.sampled_from(["cosine", "wsd"]),
+    st.sampled_from(["linear", "sqrt"]),
+    st.floats(0, 1),
+)
+def test_rate_stays_between_zero_and_the_peak(
+    step: int, warmup: int, decay: int, schedule: str, shape: str, share: float
+) -> None:
+    value = rate(step, schedule=schedule, warmup_steps=warmup, decay_steps=decay, decay_shape=shape, decay_share=share)
+    assert 0 < value <= 1e-3 * (1 + 1e-12)
     assert math.isfinite(value)
