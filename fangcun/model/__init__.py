@@ -9,7 +9,7 @@ from fangcun.model.device import choose_device
 from fangcun.model.families import check_exportable, from_hf_config, to_hf_config
 from fangcun.model.initialize import initialize, parameter_kinds
 from fangcun.model.io import load_model, load_weights, read_config, read_tensors, save_model, write_tensors
-from fangcun.model.loss import cross_entropy_sum
+from fangcun.model.loss import cross_entropy_sum, head_loss_sum
 from fangcun.model.probe import attention_logit_max
 from fangcun.model.transformer import Transformer
 
@@ -21,6 +21,7 @@ __all__ = [
     "choose_device",
     "cross_entropy_sum",
     "from_hf_config",
+    "head_loss_sum",
     "initialize",
     "load_model",
     "load_weights",
