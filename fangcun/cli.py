@@ -74,6 +74,10 @@ def _dispatch(tokens: list[str]) -> int:
     verb = tokens[0] if tokens else ""
     if verb in RECIPE_VERBS and not _HELP & set(tokens):
         return _run_recipe(verb, tokens[1:])
+    if verb == "launch" and not _HELP & set(tokens):
+        from fangcun.cli_verbs import launch
+
+        return launch(tokens[1:])
     return _run_app(tokens)
 
 

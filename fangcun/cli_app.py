@@ -13,6 +13,7 @@ from cyclopts import App, Group, Parameter
 
 from fangcun import __version__, cli_verbs
 from fangcun.config.schema import Recipe
+from fangcun.launch.options import SlurmOptions
 
 _RECIPE_VERBS = {
     "run": "Text to model, the whole way: corpus, tokenizer, tokens, training. Stages that are done are skipped.",
@@ -41,6 +42,7 @@ Text = Annotated[
 ]
 Out = Annotated[str | None, Parameter(name="--out", help="Run folder; short for --out_dir. Default: runs/RECIPE.")]
 Settings = Annotated[Recipe | None, Parameter(name="*", negative=(), name_transform=str)]
+Job = Annotated[SlurmOptions | None, Parameter(name="*", negative=())]
 
 
 def build_app() -> App:
@@ -58,6 +60,10 @@ def build_app() -> App:
         app.command(_recipe_help(text + "\n" + _SETTINGS + (_ADOPT if verb == "pack" else "")), name=verb)
     app.command(cli_verbs.generate)
     app.command(cli_verbs.recipes)
+    launch = App(name="launch", help="Submit a run to a cluster's scheduler.")
+    launch.command(_slurm_help(), name="slurm")
+    launch["slurm"].group_parameters = Group("Settings", sort_key=1)
+    app.command(launch)
     app.register_install_completion_command()
     for verb in ("demo", *_RECIPE_VERBS):
         app[verb].group_parameters = Group("Settings", sort_key=0)
@@ -78,3 +84,19 @@ def _demo_help() -> Callable[..., None]:
 
     demo.__doc__ = "The shipped recipe demo on the built-in novel: about five minutes on two CPU cores.\n" + _SETTINGS
     return demo
+
+
+def _slurm_help() -> Callable[..., None]:
+    def slurm(
+        recipe: str, /, *, job: Annotated[Job, Parameter(group=Group("Job", sort_key=0))] = None,
+        text: Text = None, out: Out = None, settings: Settings = None,
+    ) -> None:  # fmt: skip
+        raise AssertionError("jobs are launched by fangcun.cli")
+
+    slurm.__doc__ = (
+        "Write a job script into the run folder and submit it with sbatch. The job runs the recipe on every node, saves before "
+        "its time is up or it is preempted, and goes on from there when it is queued again.\n"
+        + _SETTINGS
+        + "\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
+    )
+    return slurm

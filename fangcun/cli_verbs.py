@@ -1,4 +1,5 @@
-"""Verbs beside those of a recipe: write with a model, take over token files, list recipes. Each imports what it needs itself."""
+"""Verbs beside those of a recipe: write with a model, take over token files, list recipes, submit jobs. Each imports what it
+needs itself."""
 
 from __future__ import annotations
 
@@ -135,4 +136,25 @@ def adopt(tokens: Sequence[str]) -> int:
 
     train, *val = [Path(file) for file in given["adopt"]]
     adopt_tokens(train, val[0] if val else None, given["tokenizer.path"][0], Path(given["out"][0]), dtype)
+    return 0
+
+
+def launch(tokens: Sequence[str]) -> int:
+    """`fangcun launch slurm RECIPE [--nodes N --gpus-per-node M --time T …] [--section.key value …] [--dry-run]`."""
+    usage = "fangcun launch slurm RECIPE [--nodes N --gpus-per-node M --time HH:MM:SS …] [--section.key value …] [--dry-run]"
+    if not tokens or tokens[0] != "slurm":
+        wrong = f"'{tokens[0]}': no scheduler that is known." if tokens else "Name the scheduler and the recipe."
+        raise ConfigError(f"fangcun launch: {wrong} Usage: {usage}")
+    if len(tokens) < 2 or tokens[1].startswith("-"):
+        raise ConfigError(f"fangcun launch slurm needs a recipe first. Usage: {usage}")
+    from fangcun.config import check_inputs, load_recipe
+    from fangcun.launch import launch_slurm, split_options
+    from fangcun.pipeline import check_folder
+
+    source = tokens[1]
+    options, flags = split_options(tokens[2:])
+    loaded = load_recipe(source, flags)
+    check_folder(Path(loaded.recipe.out_dir or Path("runs") / loaded.name))
+    check_inputs(loaded)
+    launch_slurm(loaded, options, source=source, flags=flags)
     return 0

@@ -34,6 +34,7 @@ from fangcun.config import LoadedRecipe, Recipe, check_inputs, dump_recipe
 from fangcun.config.inputs import Verb
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
+from fangcun.launch import looks_like_job
 
 _HEADER = "Fangcun run"
 """First words of the recipe.yaml that a run folder holds."""
@@ -70,6 +71,7 @@ def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = N
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it again: once is enough to unwind
     raise Terminated
 
 
@@ -113,7 +115,9 @@ def _looks_like_run(folder: Path) -> bool:
     recipe = folder / "recipe.yaml"
     if recipe.is_file():  # somebody's own recipe.yaml is not to be written over
         return recipe.read_bytes().startswith(f"# {_HEADER}".encode())
-    return (folder / "writer.lock").is_file() or any(any(folder.glob(f"{stage}.tmp-*")) for stage in _STAGES)
+    if (folder / "writer.lock").is_file() or any(any(folder.glob(f"{stage}.tmp-*")) for stage in _STAGES):
+        return True
+    return looks_like_job(folder)
 
 
 def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console) -> int:

@@ -6,8 +6,12 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
+
+_FORWARDED_SECONDS = 5.0
+"""torchrun passes on a signal that the terminal or Slurm has sent to each process already: one wish, that arrives twice."""
 
 
 class Stop:
@@ -36,6 +40,8 @@ class Stop:
 def stop_on_signals() -> Iterator[Stop]:
     """Within the block SIGINT and SIGTERM set `Stop`; a second one ends the process at once.
 
+    Under torchrun a second one counts only when it comes seconds later, see `_FORWARDED_SECONDS`.
+
     Leaving at once is safe: folders are written aside and renamed, and the lock of a dead process is taken over.
     """
     stop = Stop()
@@ -43,10 +49,16 @@ def stop_on_signals() -> Iterator[Stop]:
         yield stop
         return
 
+    patience_seconds = _FORWARDED_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
+    came_at = 0.0
+
     def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal came_at
         if stop.requested:
+            if time.monotonic() - came_at < patience_seconds:
+                return
             os._exit(128 + number)
-        stop.signal = number
+        stop.signal, came_at = number, time.monotonic()
         os.write(2, b"\nStopping after this step and saving. Once more to leave at once.\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -15,7 +15,7 @@ import pytest
 from fangcun import __version__, cli
 from fangcun.errors import ConfigError, FangcunError
 
-VERBS = {"run", "demo", "corpus", "tokenizer", "pack", "pretrain", "generate", "recipes"}
+VERBS = {"run", "demo", "corpus", "tokenizer", "pack", "pretrain", "generate", "recipes", "launch"}
 
 
 def fangcun(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -43,7 +43,10 @@ class Pipeline:
         return self.outcome
 
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["generate", "--help"], ["recipes"], ["--version"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["run", "--help"], ["generate", "--help"], ["launch", "slurm", "--help"], ["recipes"], ["--version"]],
+)
 def test_help_and_lists_import_no_torch(words: list[str]) -> None:
     code = f"import sys; from fangcun.cli import main; main({words!r}); sys.exit(any(m in sys.modules for m in ('torch', 'numpy', 'tokenizers')))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=120, check=False)
