@@ -89,8 +89,11 @@ def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
     if verb not in _LAST_STAGE:
         from fangcun.training.optimizers import check_optimizer
         from fangcun.training.precision import choose_compute
+        from fangcun.training.resume import flatten
+        from fangcun.training.trackers import check_trackers
 
         choose_compute(loaded.recipe)
+        check_trackers(loaded.recipe.trackers, flatten(loaded.recipe))
         check_optimizer(loaded.recipe.optimizer)
         if loaded.recipe.init_from is not None and not begun:
             from fangcun.model import read_config
@@ -168,6 +171,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         corpus=dataclasses.replace(recipe.corpus, paths=paths and [os.path.abspath(p) for p in paths]),  # noqa: PTH100
         tokenizer=dataclasses.replace(recipe.tokenizer, path=absolute(recipe.tokenizer.path)),
         tokens=dataclasses.replace(recipe.tokens, path=absolute(recipe.tokens.path)),
+        tracking=dataclasses.replace(recipe.tracking, folder=absolute(recipe.tracking.folder)),
         init_from=absolute(recipe.init_from),
         resume=absolute(recipe.resume) or "auto" if _is_path(recipe.resume) else recipe.resume,
     )

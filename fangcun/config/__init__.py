@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         SamplesConfig,
         TokenizerConfig,
         TokensConfig,
+        TrackingConfig,
         TrainConfig,
     )
 
@@ -43,6 +44,7 @@ __all__ = [
     "SamplesConfig",
     "TokenizerConfig",
     "TokensConfig",
+    "TrackingConfig",
     "TrainConfig",
     "check_inputs",
     "count_parameters",

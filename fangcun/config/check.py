@@ -66,7 +66,18 @@ class _Findings:
 def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[list[str], list[str]]:
     """(a sentence for each contradiction, keys from the file that a flag made idle and that are to be dropped)."""
     found = _Findings(recipe, origins)
-    for check in (_corpus, _tokenizer_and_tokens, _batches, _length, _schedule, _model, _init, _optimizer, _machine):
+    for check in (
+        _corpus,
+        _tokenizer_and_tokens,
+        _batches,
+        _length,
+        _schedule,
+        _model,
+        _init,
+        _optimizer,
+        _trackers,
+        _machine,
+    ):
         check(found, recipe)
     return found.problems, found.unused
 
@@ -74,7 +85,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
 def idle_settings(recipe: Recipe) -> list[str]:
     """Settings that differ from their default and that nothing in this recipe reads."""
     found = _Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
-    for check in (_corpus, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer):
+    for check in (_corpus, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer, _trackers):
         check(found, recipe)
     return found.unused
 
@@ -225,6 +236,24 @@ def _optimizer(found: _Findings, recipe: Recipe) -> None:
 
 def _names(message: str, key: str) -> bool:
     return re.search(rf"\b{key.partition('.')[2]}\b", message) is not None
+
+
+def _trackers(found: _Findings, recipe: Recipe) -> None:
+    readers = {
+        "tracking.project": ("swanlab", "wandb", "trackio"),
+        "tracking.folder": ("swanlab", "wandb", "trackio"),
+        "tracking.swanlab_mode": ("swanlab",),
+        "tracking.wandb_mode": ("wandb",),
+    }
+    for key, names in readers.items():
+        if not set(names) & set(recipe.trackers):
+            found.idle([key], "trackers", f"it has no effect where trackers names no {' or '.join(names)}.")
+    read = set(readers["tracking.project"]) & set(recipe.trackers)
+    if read and not re.fullmatch(r"[\w.+-]{1,100}", recipe.tracking.project, re.ASCII):
+        found.error(
+            ["tracking.project"],
+            f"expected up to 100 letters of a-z, A-Z, 0-9, '_', '-', '+' and '.', got '{recipe.tracking.project}'.",
+        )
 
 
 def _machine(found: _Findings, recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ as `{class_path, init_args}`. What the file leaves out has litgpt's defaults (li
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 
 from fangcun.config.litgpt_model import import_model
@@ -277,7 +278,11 @@ def _resume(work: Translation, key: str, node: Node, line: int) -> None:
 
 def _logger(work: Translation, key: str, node: Node, line: int) -> None:
     name = shown_value(node)
-    if name in ("wandb", "tensorboard"):
+    if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
+        work.no_effect(
+            key, node, line, f"{name} is not installed (pip install 'fangcun[{name}]'); metrics go to metrics.jsonl"
+        )
+    elif name in ("wandb", "tensorboard"):
         work.set("trackers", Items((plain(name, line),), line), line)
         work.mapped(key, node, line, f"trackers: [{name}]; metrics.jsonl is written too")
     elif name == "csv":

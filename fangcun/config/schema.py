@@ -265,6 +265,23 @@ class CheckpointConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """Where the tools that `trackers` names keep what they are told. All of it stays on this machine by default."""
+
+    project: str = "fangcun"
+    """Project under which SwanLab, Weights & Biases and trackio file the run."""
+
+    folder: str | None = None
+    """Folder for the data of SwanLab, Weights & Biases and trackio. Runs that name the same one are shown together. Null: trackers/ in the run folder."""
+
+    swanlab_mode: Literal["local", "offline", "cloud"] = "local"
+    """local: for swanlab watch on this machine. offline: for a later swanlab sync. cloud: sent to swanlab.cn."""
+
+    wandb_mode: Literal["offline", "online"] = "offline"
+    """offline: for a later wandb sync. online: sent to the Weights & Biases server."""
+
+
+@dataclass
 class Recipe:
     """A whole run, from text to model."""
 
@@ -300,6 +317,9 @@ class Recipe:
 
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """Checkpoints."""
+
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """Trackers."""
 
     precision: Precision = "auto"
     """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true."""

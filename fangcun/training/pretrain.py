@@ -77,9 +77,6 @@ def pretrain(
     horizon = plan_horizon(recipe.train, batches, tokens_per_step=tokens_per_step)
     for text in horizon.warnings:
         console.warn(text)
-    for tracker in recipe.trackers:
-        if tracker != "jsonl":
-            console.warn(f"trackers: {tracker} is not in this version; metrics go to {run / 'metrics.jsonl'} alone.")
     resolved = dataclasses.replace(record_choices(recipe, compute), resume=resume_to_record(run, recipe.resume))
     if not recipe.init_from:
         resolved = dataclasses.replace(resolved, model=config)

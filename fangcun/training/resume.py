@@ -32,6 +32,7 @@ MAY_CHANGE = (
     "tokenizer.",
     "tokens.",
     "trackers",
+    "tracking.",
     "device",
     "compile",
     "resume",

@@ -32,6 +32,7 @@ from fangcun.training.metrics import StepLog, memory_bytes
 from fangcun.training.precision import Compute
 from fangcun.training.schedules import learning_rate
 from fangcun.training.step import StepResult, seed_of, train_step
+from fangcun.training.trackers import open_trackers, send
 
 _LOWEST_SCALE = 1e-3
 """A gradient scale below this means that every step overflows: nothing is learnt any more."""
@@ -92,6 +93,16 @@ class Trainer:
         resumed = progress.step if progress.step or list_checkpoints(run) else -1
         self.metrics = StepLog(run / "metrics.jsonl", resume_step=resumed, drop_evaluations=not progress.settled)
         self.samples = StepLog(run / "samples.jsonl", resume_step=resumed, drop_evaluations=not progress.settled)
+        self.trackers = open_trackers(
+            recipe.trackers,
+            run,
+            title=run.resolve().name,
+            settings=settings["recipe"],
+            resume_step=resumed,
+            warn=console.warn,
+        )
+        for tracker in self.trackers:
+            console.say(f"tracker    {tracker.hint}")
         self._clock = time.perf_counter()
         self._meter = Meter()
 
@@ -117,6 +128,8 @@ class Trainer:
         finally:
             self.metrics.close()
             self.samples.close()
+            for tracker in self.trackers:
+                tracker.finish()
 
     def _settle(self, finished: bool) -> None:
         """Evaluation, samples and saving that are due after a step; a signal in between leaves them for later."""
@@ -217,13 +230,18 @@ class Trainer:
             "memory_bytes": memory_bytes(self.compute.device),
             "seconds": self._tick(),
         }
-        self.metrics.write(record)
+        self._record(self.metrics, record)
         eta = None
         if last is not None:
             done = progress.step - self._begin[0]
             eta = (now - self._begin[1]) / max(1, done) * (last - progress.step)
         self.console.status(format_status(record, last_step=last, eta_seconds=eta))
         self._meter = Meter(started=now)
+
+    def _record(self, log: StepLog, record: dict[str, Any]) -> None:
+        """To the run's own file first: it is the truth, the trackers are views of it."""
+        log.write(record)
+        send(self.trackers, record)
 
     def _refuse_non_finite(self, loss: float, norm: float) -> None:
         kept = list_checkpoints(self.run)
@@ -283,7 +301,7 @@ class Trainer:
             best = self.progress.best_val_loss
             if loss is not None and (best is None or loss < best):
                 self.progress.best_val_loss, improved = loss, True
-        self.metrics.write(record | {"seconds": self._tick()})
+        self._record(self.metrics, record | {"seconds": self._tick()})
         self._say_evaluation("eval", record)
         return improved
 
@@ -295,7 +313,7 @@ class Trainer:
             return
         record: dict[str, Any] = {"kind": "final", "step": self.progress.step, "tokens": self.progress.tokens}
         record |= {f"val_{k}": v for k, v in self._measure(self.val_split, windows).items()}
-        self.metrics.write(record | {"seconds": self._tick()})
+        self._record(self.metrics, record | {"seconds": self._tick()})
         self._say_evaluation("final", record)
 
     def _say_evaluation(self, label: str, record: dict[str, Any]) -> None:
@@ -325,7 +343,7 @@ class Trainer:
             for piece in pieces:
                 self._leave_if_stopped()
                 text += piece
-            self.samples.write({"kind": "sample", "step": step, "prompt": prompt, "text": text})
+            self._record(self.samples, {"kind": "sample", "step": step, "prompt": prompt, "text": text})
             if number == 0:
                 self.console.say(f"  {prompt}▸{text[:80]}".replace("\n", "⏎"))
         self.model.train()

@@ -77,6 +77,9 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
         out |= {f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")}
     if chosen.get("tokens.path") is not None:
         out |= {"tokens.dtype", "tokens.workers", "tokens.shard_tokens"}
+    named = chosen.get("trackers", [])
+    out |= {"tracking.project"} | ({"tracking.folder"} if not {"swanlab", "wandb", "trackio"} & set(named) else set())
+    out |= {f"tracking.{name}_mode" for name in ("swanlab", "wandb") if name not in named}
     # As text, "true", "null" and "yes" would be the other member of the union.
     if str(chosen.get("resume")).lower() in ("", "true", "false", "yes", "no", "on", "off"):
         out |= {"resume"}

@@ -94,7 +94,7 @@ def test_a_file_as_people_have_it_gives_the_run_that_was_written(shared_data: Pa
     assert (recipe.optimizer.lr, recipe.optimizer.weight_decay, recipe.optimizer.betas) == (5e-4, 0.1, (0.9, 0.95))
     assert (recipe.eval.interval, recipe.eval.max_iters) == (2000, 100)
     assert (recipe.eval.initial_validation, recipe.eval.final_validation) == (False, False)
-    assert recipe.samples.max_new_tokens == 0 and recipe.trackers == ["wandb"]
+    assert recipe.samples.max_new_tokens == 0
     assert (recipe.precision, recipe.resume, recipe.seed) == ("bf16-mixed", "auto", 42)
     assert loaded.origins["optimizer.lr"].endswith("litgpt_microstories.yaml:114")
     assert report is not None and not report.refused
@@ -237,3 +237,17 @@ def test_a_recipe_of_ours_with_a_stray_key_is_not_taken_for_litgpts(tmp_path: Pa
 
 def test_fine_tuning_files_are_told_apart(tmp_path: Path) -> None:
     assert "configuration for fine-tuning" in refused(tmp_path, "checkpoint_dir: x\nlora_r: 8\ntrain: {epochs: 1}\n")
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_its_logger_is_taken_over_where_it_is_installed(
+    installed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: object() if installed else None)
+    file = tmp_path / "lit.yaml"
+    file.write_text("model_name: tiny-llama-1.1b\ntokenizer_dir: x\nlogger_name: wandb\n", encoding="utf-8")
+    loaded = load_recipe(file)
+    assert loaded.import_report is not None
+    assert loaded.recipe.trackers == (["wandb"] if installed else ["jsonl"])
+    if not installed:
+        assert any("pip install 'fangcun[wandb]'" in line for line in loaded.import_report.without_effect)
