@@ -205,6 +205,8 @@ def _model(found: _Findings, recipe: Recipe) -> None:
             named = [key for key in recipe_keys() if key.startswith("model.") and _names(str(error), key)]
             place = next((found.origins[key].place for key in named if key in found.origins), None)
             found.problems.append(f"{place}: {error}" if place else str(error))
+        if recipe.model.ngram_rows is None:
+            found.idle(["model.ngram_length"], "model.ngram_rows", "it has no effect without model.ngram_rows.")
         return
     keys = [key for key in recipe_keys() if key.startswith("model.")]
     found.idle(keys, "init_from", "the model's shape comes from the folder of init_from.")

@@ -27,7 +27,13 @@ class Ability:
     """attention_bias means the attention output's bias too, as it does in the family's own config.json."""
 
 
-_PLAIN = {"rotary_percentage": 1.0, "parallel_residual": False, "scale_embeddings": False, "logit_softcap": None}
+_PLAIN = {
+    "rotary_percentage": 1.0,
+    "parallel_residual": False,
+    "scale_embeddings": False,
+    "logit_softcap": None,
+    "ngram_rows": None,
+}
 _ROPE = {**_PLAIN, "norm_class": "RMSNorm", "mlp_class": "SwiGLU", "positions": "rope"}
 
 ABILITIES: dict[str, Ability] = {

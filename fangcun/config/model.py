@@ -86,6 +86,12 @@ class ModelConfig:
     tie_embeddings: bool = True
     """The head shares the embedding's matrix."""
 
+    ngram_rows: PositiveInt | None = None
+    """Rows of a table of embeddings for the last ids together, found by a hash and added to the token's own. Null: none."""
+
+    ngram_length: PositiveInt = 2
+    """Longest run of ids in that table. 2: pairs. 3: pairs and triples."""
+
     dropout: OpenShare = 0.0
     """Dropout on embeddings and on the outputs of attention and MLP."""
 

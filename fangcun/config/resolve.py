@@ -10,7 +10,7 @@ from fangcun.errors import ConfigError
 
 
 def resolve_model(config: ModelConfig, vocab_size: int | None = None) -> ModelConfig:
-    """A copy of `config` without nulls (but `logit_softcap`), checked against itself and against its family.
+    """A copy of `config` without nulls (but `logit_softcap` and `ngram_rows`), checked against itself and against its family.
 
     Args:
         config: as written in a recipe.
@@ -48,6 +48,10 @@ def resolve_model(config: ModelConfig, vocab_size: int | None = None) -> ModelCo
         _check_rotation(head_size, config.rotary_percentage)
     if config.logit_softcap == 0:
         raise ConfigError("model.logit_softcap is 0, which would make all logits equal. Write null for no cap.")
+    if config.ngram_length < 2 and config.ngram_rows is not None:
+        raise ConfigError(
+            "model.ngram_length is 1, expected 2 or more: single ids have the embedding. Write 2, or leave it out."
+        )
     resolved = dataclasses.replace(
         config,
         vocab_size=ids,
@@ -87,6 +91,7 @@ def count_parameters(config: ModelConfig) -> int:
     mlp = (inward + 1) * width * hidden + (inward * hidden + width) * config.bias
     embeddings = rows * width * (1 if config.tie_embeddings else 2)
     embeddings += config.block_size * width * (config.positions == "learned")
+    embeddings += (config.ngram_rows or 0) * width
     return embeddings + config.n_layer * (2 * norm + attention + mlp) + norm
 
 

@@ -174,7 +174,7 @@ class OptimizerConfig:
     """AdamW, or Muon beside it. No decay on norms, biases and embeddings (a head tied to the embedding among them)."""
 
     name: Literal["adamw", "muon", "adamw8bit"] = "adamw"
-    """adamw is torch's fused AdamW. muon: Muon for the matrices between layers, AdamW for the rest. adamw8bit is reserved for a later version and refused when run."""
+    """adamw is torch's fused AdamW. muon: Muon for the matrices between layers, AdamW for the rest. adamw8bit: AdamW with 8-bit moments from torchao (extra optim)."""
 
     lr: PositiveFloat = 1e-3
     """Highest learning rate."""

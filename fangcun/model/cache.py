@@ -36,6 +36,9 @@ class KVCache:
         self.length = 0
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.n_layer)]
+        self.ids = None
+        if config.ngram_rows is not None:  # the embedding of an id looks at those before it
+            self.ids = torch.empty(batch_size, max_length, dtype=torch.int64, device=device)
 
     def reserve(self, count: int) -> None:
         """Raise FangcunError unless `count` more positions fit."""
@@ -54,6 +57,13 @@ class KVCache:
         self.keys[layer][:, :, self.length : end] = keys
         self.values[layer][:, :, self.length : end] = values
         return self.keys[layer][:, :, :end].to(keys.dtype), self.values[layer][:, :, :end].to(values.dtype)
+
+    def remember(self, ids: Tensor) -> Tensor | None:
+        """Store (B, T) ids behind those that are there, and return the earlier ones; None for a model that needs none."""
+        if self.ids is None:
+            return None
+        self.ids[:, self.length : self.length + ids.shape[1]] = ids
+        return self.ids[:, : self.length]
 
     def advance(self, count: int) -> None:
         """`count` positions were appended at every layer."""

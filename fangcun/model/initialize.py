@@ -22,7 +22,7 @@ _WRITERS = ("attention.output.weight", "mlp.down.weight")
 def parameter_kinds(model: Transformer) -> dict[str, Kind]:
     """What each parameter is, by name, in the order of `model.named_parameters()`.
 
-    matrix: a weight between layers; embedding: the token table (tied or not) and learned positions; norm: weights and
+    matrix: a weight between layers; embedding: the token table (tied or not), learned positions, runs of ids; norm: weights and
     biases of norms; bias: of a linear layer; head: the output matrix where it is not the embedding.
     """
     norms = {name for name, module in model.named_modules() if isinstance(module, RMSNorm | LayerNorm)}
@@ -31,7 +31,7 @@ def parameter_kinds(model: Transformer) -> dict[str, Kind]:
         module, _, last = name.rpartition(".")
         if module in norms:
             kinds[name] = "norm"
-        elif module in ("embedding", "positions"):
+        elif module in ("embedding", "positions", "ngrams.table"):
             kinds[name] = "embedding"
         elif module == "head":
             kinds[name] = "head"
@@ -65,6 +65,8 @@ def initialize(model: Transformer, seed: int, init: InitConfig | None = None) ->
 
 def _deviation(name: str, kind: Kind, columns: int, n_layer: int, init: InitConfig) -> float:
     """Standard deviation of a weight; 0 for one that starts at 0."""
+    if name.startswith("ngrams."):
+        return 0.0  # a run that was never seen adds nothing
     if kind == "embedding":
         return init.embedding_std
     if kind == "head":

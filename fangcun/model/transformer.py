@@ -17,6 +17,7 @@ from fangcun.config.resolve import rotated_size
 from fangcun.errors import FangcunError
 from fangcun.model.attention import Attention, Rotary, Turn
 from fangcun.model.cache import KVCache
+from fangcun.model.ngrams import NgramEmbedding
 from fangcun.model.norm import make_norm
 
 
@@ -74,6 +75,7 @@ class Transformer(nn.Module):
             raise FangcunError("the model's config has nulls. Pass it through fangcun.config.resolve_model first.")
         self.config = config
         self.embedding = make_embedding(config.padded_vocab_size, config.n_embd)
+        self.ngrams = NgramEmbedding(config) if config.ngram_rows is not None else None
         self.positions = make_embedding(config.block_size, config.n_embd) if config.positions == "learned" else None
         self.rotary = None
         if config.positions == "rope":
@@ -102,6 +104,8 @@ class Transformer(nn.Module):
         x = self.embedding(ids)
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.n_embd)
+        if self.ngrams is not None:
+            x = x + self.ngrams(ids, None if cache is None else cache.remember(ids))
         turn = None
         if self.rotary is not None:
             turn = self.rotary(start, T)

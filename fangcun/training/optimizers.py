@@ -10,6 +10,7 @@ import torch
 from fangcun.config.schema import OptimizerConfig
 from fangcun.errors import FangcunError
 from fangcun.model import Transformer, parameter_kinds
+from fangcun.training.eight_bit import build_adamw8bit, check_torchao, join_parts, plain_parts
 from fangcun.training.muon import Muon
 
 _DECAYED = ("matrix", "head")
@@ -18,9 +19,7 @@ _DECAYED = ("matrix", "head")
 def check_optimizer(config: OptimizerConfig) -> None:
     """Raise FangcunError for an optimizer that this installation lacks."""
     if config.name == "adamw8bit":
-        raise FangcunError(
-            "optimizer.name: adamw8bit is not in this version, expected 'adamw' or 'muon'. Run with --optimizer.name adamw."
-        )
+        check_torchao()
 
 
 def build_optimizers(model: Transformer, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
@@ -44,6 +43,10 @@ def build_optimizers(model: Transformer, config: OptimizerConfig) -> list[torch.
                 steps=config.muon_steps,
             )
         )
+    if config.name == "adamw8bit":
+        optimizers.append(build_adamw8bit(groups, config))
+        assert_each_parameter_once(model, optimizers)
+        return optimizers
     # fused is several times the default loop on CPU too; it wants at least one parameter a group.
     optimizers.append(
         torch.optim.AdamW(
@@ -62,7 +65,7 @@ def build_optimizers(model: Transformer, config: OptimizerConfig) -> list[torch.
 def parameter_groups(model: Transformer, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The parameters by kind, empty groups left out, each with its share of the learning rate and its decay.
 
-    The matrix that makes queries, keys and values is three matrices to Muon, so it is a group of its own there.
+    The matrix that makes queries, keys and values is as many matrices to Muon as it has heads, so it is a group of its own.
     """
     kinds = parameter_kinds(model)
     rates = {"embedding": config.embedding_lr, "head": config.head_lr}
@@ -84,10 +87,7 @@ def parameter_groups(model: Transformer, config: OptimizerConfig) -> list[dict[s
         if kind not in _DECAYED:
             group["weight_decay"] = 0.0
         if name == "matrix qkv":
-            shape = model.config
-            assert shape.head_size is not None and shape.n_query_groups is not None, "resolve_model comes first"
-            key_rows = shape.n_query_groups * shape.head_size
-            group["parts"] = (shape.n_head * shape.head_size, key_rows, key_rows)
+            group["part_rows"] = model.config.head_size
         groups.append(group)
     return groups
 
@@ -107,7 +107,10 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) 
     """Give every group its share (`lr_scale`) of the rate of this step."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["lr_scale"]
+            if torch.is_tensor(group["lr"]):  # torchao compiles its step, and a number would be compiled in
+                group["lr"].fill_(rate * group["lr_scale"])
+            else:
+                group["lr"] = rate * group["lr_scale"]
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
@@ -117,8 +120,8 @@ def optimizer_tensors(model: torch.nn.Module, optimizers: list[torch.optim.Optim
     for optimizer in optimizers:
         for parameter, state in optimizer.state.items():
             for entry, value in state.items():
-                tensor = value if torch.is_tensor(value) else torch.tensor(float(value))
-                result[f"{names[id(parameter)]}::{entry}"] = tensor.detach().to("cpu").contiguous()
+                for part, tensor in plain_parts(entry, value).items():
+                    result[f"{names[id(parameter)]}::{part}"] = tensor.detach().to("cpu").contiguous()
     return result
 
 
@@ -140,6 +143,8 @@ def restore_optimizers(
                     raise FangcunError(f"the checkpoint has no optimizer state for {name}: it is of another model.")
                 # AdamW keeps `step` where the fused kernel wants it: on the parameter's device.
                 # Copied, for the file that the tensors are mapped to may go away.
-                optimizer.state[parameter] = {k: t.to(parameter.device, copy=True) for k, t in entries.items()}
+                optimizer.state[parameter] = join_parts(
+                    {k: t.to(parameter.device, copy=True) for k, t in entries.items()}
+                )
     if state:
         raise FangcunError(f"the checkpoint has optimizer state for parameters this model lacks: {sorted(state)[:5]}")

@@ -36,17 +36,30 @@ def test_prefill_then_single_steps_equal_one_forward(family: str, seed: int) -> 
     assert_same(got, model(ids))
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.sampled_from([0.5, 1.0]), st.booleans())
-def test_any_cut_into_pieces_equals_one_forward(pieces: list[int], rotary: float, parallel: bool) -> None:
-    config = small_config(block_size=64, exportable=False, rotary_percentage=rotary, parallel_residual=parallel)
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.sampled_from([0.5, 1.0]),
+    st.booleans(),
+    st.sampled_from([None, 40, 3000]),
+    st.sampled_from([2, 3, 5]),
+)
+def test_any_cut_into_pieces_equals_one_forward(
+    pieces: list[int], rotary: float, parallel: bool, ngram_rows: int | None, ngram_length: int
+) -> None:
+    config = small_config(
+        block_size=64, exportable=False, rotary_percentage=rotary, parallel_residual=parallel,
+        ngram_rows=ngram_rows, ngram_length=ngram_length,
+    )  # fmt: skip
     model, ids = random_model(config), random_ids(config, length=sum(pieces))
     got = in_pieces(model, ids, pieces, KVCache(config, 2, 64))
     assert_same(got, model(ids))
 
 
-def test_after_truncation_the_text_goes_another_way() -> None:
-    config = random_config("qwen3", 5)
+@pytest.mark.parametrize("ngrams", [False, True])
+def test_after_truncation_the_text_goes_another_way(ngrams: bool) -> None:
+    changes = {"exportable": False, "ngram_rows": 500, "ngram_length": 3} if ngrams else {}
+    config = random_config("qwen3", 5, **changes)
     model, ids, other = random_model(config), random_ids(config, length=12), random_ids(config, length=12, seed=1)
     other[:, :5] = ids[:, :5]
     cache = KVCache(config, 2, 12)

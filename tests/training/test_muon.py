@@ -62,16 +62,16 @@ def test_equals_torchs_muon_in_float32(scale: str, monkeypatch) -> None:
 def test_parts_move_as_parameters_of_their_own(monkeypatch) -> None:
     monkeypatch.setattr(muon_module, "working_type", lambda device: torch.float32)
     whole = torch.nn.Parameter(torch.randn(40, 16, generator=torch.Generator().manual_seed(3)))
-    cut = [torch.nn.Parameter(part.clone().detach()) for part in whole.split((24, 8, 8))]
-    one = Muon([{"params": [whole], "parts": (24, 8, 8)}], lr=0.02)
-    three = Muon(cut, lr=0.02)
+    cut = [torch.nn.Parameter(part.clone().detach()) for part in whole.split(8)]
+    one = Muon([{"params": [whole], "part_rows": 8}], lr=0.02)
+    several = Muon(cut, lr=0.02)
     for step in range(3):
         gradient = torch.randn(40, 16, generator=torch.Generator().manual_seed(step))
         whole.grad = gradient
-        for parameter, part in zip(cut, gradient.split((24, 8, 8)), strict=True):
+        for parameter, part in zip(cut, gradient.split(8), strict=True):
             parameter.grad = part.clone()
         one.step()
-        three.step()
+        several.step()
     torch.testing.assert_close(whole, torch.cat(cut), atol=1e-6, rtol=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_muon_takes_the_matrices_and_adamw_the_rest() -> None:
     assert not any("norm" in n for n in muons)
     assert {g["name"] for g in adamw.param_groups} == {"embedding", "norm", "head"}
     qkv = next(g for g in muon.param_groups if g["name"] == "matrix qkv")
-    assert qkv["parts"] == (16, 8, 8)
+    assert qkv["part_rows"] == 8
     set_learning_rate([muon, adamw], 0.001)
     rates = {g["name"]: g["lr"] for o in (muon, adamw) for g in o.param_groups}
     assert rates == pytest.approx(
@@ -152,7 +152,7 @@ def make():
     torch.manual_seed(0)
     return torch.nn.Sequential(torch.nn.Linear(16, 15, bias=False), torch.nn.Linear(15, 24, bias=False), torch.nn.Linear(24, 16, bias=False))
 def build(model):
-    return Muon([{"params": [model[0].weight, model[2].weight]}, {"params": [model[1].weight], "parts": (8, 8, 8)}], lr=0.02)
+    return Muon([{"params": [model[0].weight, model[2].weight]}, {"params": [model[1].weight], "part_rows": 8}], lr=0.02)
 plain, sharded = make(), make()
 fully_shard(sharded, mesh=init_device_mesh("cpu", (2,)))
 a, b = build(plain), build(sharded)

@@ -63,11 +63,6 @@ def test_two_optimizers_may_share_the_parameters() -> None:
     assert_each_parameter_once(model, [torch.optim.SGD(parameters[:2]), torch.optim.SGD(parameters[2:])])
 
 
-def test_an_optimizer_of_a_later_version_is_refused_by_name() -> None:
-    with pytest.raises(FangcunError, match="adamw8bit"):
-        build_optimizers(small_model(), OptimizerConfig(name="adamw8bit"))
-
-
 def test_state_survives_the_round_trip_bitwise() -> None:
     model = small_model()
     optimizers = build_optimizers(model, OptimizerConfig())
