@@ -12,23 +12,31 @@ from typing import Any, TextIO
 class Console:
     """Output for people: on a terminal one status line that is rewritten, elsewhere a plain line per call."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, quiet: bool = False) -> None:
+        """quiet: nothing is shown, as on all ranks of a run but the first."""
         self.stream = stream or sys.stdout
+        self.quiet = quiet
         self.live = self.stream.isatty()
         self._shown = False
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        if self.quiet:
+            return
         self._clear()
         print(text, file=self.stream, flush=True)
 
     def warn(self, text: str) -> None:
         """A line that stays, on standard error."""
+        if self.quiet:
+            return
         self._clear()
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def status(self, text: str) -> None:
         """The current state: replaces the last status on a terminal, a line of its own elsewhere."""
+        if self.quiet:
+            return
         if not self.live:
             print(text, file=self.stream, flush=True)
             return

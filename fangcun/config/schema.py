@@ -149,7 +149,10 @@ class TrainConfig:
     """Steps between two checkpoints. Null: only at the end, when interrupted, and at a new best (checkpoint.keep_best)."""
 
     num_threads: PositiveInt | None = None
-    """CPU threads. Null: one a core."""
+    """CPU threads of each process. Null: one a core."""
+
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes (torchrun). ddp: each holds the whole model. fsdp: weights, gradients and optimizer state are cut over them."""
 
 
 @dataclass
@@ -208,6 +211,20 @@ class OptimizerConfig:
 
 
 @dataclass
+class GuardConfig:
+    """What happens when a step goes wrong. A step that is not finite is always skipped."""
+
+    sigmas: PositiveFloat | None = 10.0
+    """Skip a step whose loss or gradient norm lies this many standard deviations above the mean of the last ones. Null: never."""
+
+    window_steps: PositiveInt = 100
+    """Steps that mean and deviation are taken over."""
+
+    rollback_after_steps: PositiveInt = 5
+    """After this many skipped steps in a row the run goes back to its newest checkpoint, and past the samples under way."""
+
+
+@dataclass
 class EvalConfig:
     """Loss, perplexity and bits per byte on fixed windows, the same every time."""
 
@@ -263,6 +280,9 @@ class CheckpointConfig:
     keep_best: bool = True
     """Save at each new lowest validation loss, and keep the best."""
 
+    background: bool = True
+    """Write while training goes on, from a copy in memory. false: training waits, and needs no copy."""
+
 
 @dataclass
 class TrackingConfig:
@@ -309,6 +329,9 @@ class Recipe:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer."""
 
+    guard: GuardConfig = field(default_factory=GuardConfig)
+    """Bad steps."""
+
     eval: EvalConfig = field(default_factory=EvalConfig)
     """Evaluation during training."""
 
@@ -335,6 +358,9 @@ class Recipe:
 
     seed: NonNegativeInt = 42
     """Seeds initial weights, data order, dropout and samples."""
+
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time, at some cost of speed on a GPU (a CPU gives them anyway)."""
 
     out_dir: str | None = None
     """Run folder. Null: runs/<recipe>. `--out` is short for it."""

@@ -11,6 +11,7 @@ import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,24 @@ from fangcun.tokens import MASKED, TokenSplit, Window, fetch_windows
 
 LOGITS_AT_ONCE = 1 << 24
 """Logits held in float32 at a time: 64 MiB."""
+
+T = TypeVar("T")
+
+
+class Peers(Protocol):
+    """The processes that share an evaluation (`fangcun.training.Ranks` is one)."""
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of `items`."""
+        ...
+
+    def sums(self, *numbers: float) -> list[float]:
+        """Each number summed over the processes."""
+        ...
+
+    def most(self, number: int) -> int:
+        """The largest of the processes' numbers."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,12 +77,17 @@ def evaluate_windows(
     device: torch.device | str = "cpu",
     autocast: contextlib.AbstractContextManager | None = None,
     before_batch: Callable[[], None] | None = None,
+    peers: Peers | None = None,
+    loss_sum: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Evaluation:
     """Predict the targets of `windows`, `batch_size` windows at a time, dropout off; the model's mode is put back.
 
     token_bytes: UTF-8 bytes of each id (`Tokenizer.token_bytes()`), or None where bits per byte is not wanted.
     device: where the model lies. autocast: context of the forward passes, as in training (None: none).
     before_batch: called before each batch; what it raises ends the evaluation.
+    peers: each of them calls this with the same windows, predicts its share, and gets the result of all.
+    loss_sum: (ids, targets) -> summed cross entropy, where the model is sharded and only its owner can run it. Then every
+    process calls it equally often.
     The sum is kept in float64, so the result does not depend on `batch_size` but for the rounding of the forward pass.
     Raises FangcunError when there is no window, or split, model and token_bytes do not fit together.
     """
@@ -91,8 +115,14 @@ def evaluate_windows(
 
     nats = torch.zeros((), dtype=torch.float64, device="cpu")
     n_tokens = n_bytes = 0
-    with torch.inference_mode(), evaluation_mode(model), autocast or contextlib.nullcontext():
-        for batch in _batches(windows, batch_size):
+    batches = _batches(windows, batch_size)
+    if peers is not None:
+        batches = list(peers.share(batches))
+    idle = peers.most(len(batches)) - len(batches) if peers is not None and loss_sum is not None else 0
+    # A sharded model gathers its weights anew each time, which inference tensors do not survive.
+    no_gradients = torch.inference_mode() if loss_sum is None else torch.no_grad()
+    with no_gradients, evaluation_mode(model), autocast or contextlib.nullcontext():
+        for batch in batches:
             if before_batch is not None:
                 before_batch()
             inputs, targets = fetch_windows(split, batch)
@@ -100,7 +130,15 @@ def evaluate_windows(
             n_tokens += len(counted)
             if table is not None:
                 n_bytes += int(table[counted].sum())
-            nats += _cross_entropy_sum(model, inputs.to(device), targets.to(device)).cpu()
+            x, y = inputs.to(device), targets.to(device)
+            nats += (_cross_entropy_sum(model, x, y) if loss_sum is None else loss_sum(x, y)).cpu()
+        for _ in range(idle):
+            assert loss_sum is not None
+            inputs, targets = fetch_windows(split, windows[:1])
+            loss_sum(inputs.to(device), torch.full_like(targets, MASKED).to(device))
+    if peers is not None:
+        total, n_tokens, n_bytes = peers.sums(float(nats), n_tokens, n_bytes)
+        nats, n_tokens, n_bytes = torch.tensor(total, dtype=torch.float64), int(n_tokens), int(n_bytes)
     if table is not None and _covers(windows, split):
         # The bytes of the documents as they were read: exact even where token_bytes is only close (<unk>).
         n_bytes = split.total_bytes - int(table[int(split.read(0, 1)[0])])

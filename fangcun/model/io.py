@@ -30,6 +30,7 @@ def save_model(
     pad_id: int | None = None,
     bos_id: int | None = None,
     vocab_size: int | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Write a folder that `transformers.AutoModelForCausalLM` opens as it is; the tokenizer is the caller's to write.
 
@@ -41,6 +42,7 @@ def save_model(
         pad_id: padding.
         bos_id: beginning of document, where there is one.
         vocab_size: ids that the tokenizer has, where the model has rows for more; default: the config's vocab_size.
+        state: weights to write instead of the model's own, under the same names: a copy, or what was gathered from shards.
 
     Raises:
         ConfigError: the config's family cannot express the model and it does not say `exportable: false`.
@@ -48,9 +50,10 @@ def save_model(
     """
     folder = Path(folder)
     config = to_hf_config(model.config, eos_id=eos_id, pad_id=pad_id, bos_id=bos_id, dtype=dtype)
-    state = to_hf_state(model.config, {name: tensor.detach() for name, tensor in model.state_dict().items()})
+    own = model.state_dict() if state is None else state
+    hf_state = to_hf_state(model.config, {name: tensor.detach() for name, tensor in own.items()})
     # Cut and transposed views become tensors of their own: safetensors takes no shared memory.
-    whole = {name: _stored(tensor, dtype) for name, tensor in state.items()}
+    whole = {name: _stored(tensor, dtype) for name, tensor in hf_state.items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_tensors(whole, folder / WEIGHTS)
     _write_json(folder / "config.json", config)

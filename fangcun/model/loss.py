@@ -106,7 +106,7 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor) -> Any:
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore [bad-override]
         # Given away, not kept: autograd then takes the tensor as .grad instead of copying it.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
@@ -115,7 +115,7 @@ class _HeadLoss(torch.autograd.Function):
         del gradients
         for gradient in (for_hidden, for_weight):
             if gradient is not None:
-                gradient.mul_(upstream[0])
+                gradient.mul_(grad_outputs[0])
         return for_hidden, for_weight, *[None] * 7
 
 

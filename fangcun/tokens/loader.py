@@ -40,6 +40,11 @@ class Batches:
         """
         return _fetch(self.split, self.order.windows(first_sample, count), self.order.block_size)
 
+    def count_targets(self, first_sample: int, count: int) -> int:
+        """Targets of these samples that are not masked, without reading them."""
+        windows = self.order.windows(first_sample, count)
+        return int((windows.last_targets - windows.first_targets + 1).sum())
+
 
 def fixed_windows(split: TokenSplit, block_size: int, count: int | None = None) -> list[Window]:
     """Windows for evaluation, the same every time, in the order of the stream.

@@ -2,7 +2,7 @@
 
 No pickle: tensors are safetensors, the rest is JSON. The fp32 master weights are `model.safetensors` itself. The random
 state needs no saving: dropout and samples are seeded by (seed, position in the data), so one number, the samples
-consumed, restores them.
+consumed, restores them. `saving.py` decides when and from which rank what is written.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
 
-from fangcun.artifacts import MANIFEST, Manifest, checkpoint_name, list_checkpoints, read_manifest, write_artifact
+from fangcun.artifacts import MANIFEST, list_checkpoints, read_manifest
 from fangcun.errors import FangcunError
-from fangcun.model import Transformer, load_weights, read_tensors, save_model, write_tensors
+from fangcun.model import Transformer, load_model, load_weights, save_model, write_tensors
 from fangcun.tokenizer import Tokenizer
-from fangcun.training.optimizers import optimizer_tensors, restore_optimizers
+from fangcun.training.optimizer_state import WHOLE_FILE, placed_like, read_optimizer_state, restore_optimizers
 
 STATE_FOLDER = "training_state"
 
@@ -47,6 +50,8 @@ class Progress:
     """Lowest validation loss so far."""
     scaler: dict[str, Any] | None = None
     """State of the gradient scaler under 16-mixed."""
+    guard: dict[str, Any] | None = None
+    """Memory of the guard against bad steps."""
 
 
 def bytes_needed(model: Transformer) -> int:
@@ -70,43 +75,42 @@ def _newest_name(checkpoints: Path) -> str:
     return str(kept[-1]) if kept else "the start (no checkpoint was written yet)"
 
 
-def save_checkpoint(
-    run: Path,
+def stands(folder: Path, progress: Progress) -> bool:
+    """Whether `folder` is that checkpoint already. One that a signal cut short of its evaluation is to be replaced."""
+    if not (folder / MANIFEST).is_file():
+        return False
+    there = read_progress(folder)
+    return there.settled and there.finished == progress.finished
+
+
+def fill_checkpoint(
+    temporary: Path,
     progress: Progress,
     *,
     model: Transformer,
-    optimizers: list[torch.optim.Optimizer],
     tokenizer: Tokenizer,
-    settings: dict[str, Any],
-    parents: dict[str, str],
-) -> Path:
-    """Write `checkpoints/step-N`, whole or not at all, and return it.
+    weights: Mapping[str, Tensor] | None,
+    optimizer: Mapping[str, Tensor] | None,
+) -> None:
+    """Write the files of a checkpoint: the Hugging Face folder, and where training stood.
 
-    A settled checkpoint of that step that stands is kept; one that a signal cut short of its evaluation is replaced.
+    weights: the model's, where a copy or a gathered one is to be written. optimizer: its state; None: the ranks write it.
     """
-    folder = run / "checkpoints" / checkpoint_name(progress.step)
-    if (folder / MANIFEST).is_file():
-        stands = read_progress(folder)
-        if stands.settled and stands.finished == progress.finished:
-            return folder
-    folder.parent.mkdir(exist_ok=True)
-    check_disk_space(folder.parent, bytes_needed(model))
-    counts = {"step": progress.step, "tokens": progress.tokens, "val_loss": progress.val_loss}
-    with write_artifact(folder, Manifest("checkpoint", settings=settings, counts=counts, parents=parents)) as temporary:
-        save_model(
-            model,
-            temporary,
-            eos_id=tokenizer.eos_id,
-            pad_id=tokenizer.pad_id,
-            bos_id=tokenizer.bos_id,
-            vocab_size=tokenizer.vocab_size,
-        )
-        tokenizer.save(temporary)
-        state = temporary / STATE_FOLDER
-        state.mkdir()
-        write_tensors(optimizer_tensors(model, optimizers), state / "optimizer.safetensors")
-        (state / "progress.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1), encoding="utf-8")
-    return folder
+    save_model(
+        model,
+        temporary,
+        eos_id=tokenizer.eos_id,
+        pad_id=tokenizer.pad_id,
+        bos_id=tokenizer.bos_id,
+        vocab_size=tokenizer.vocab_size,
+        state=weights,
+    )
+    tokenizer.save(temporary)
+    state = temporary / STATE_FOLDER
+    state.mkdir(exist_ok=True)
+    if optimizer is not None:
+        write_tensors(optimizer, state / WHOLE_FILE)
+    (state / "progress.json").write_text(json.dumps(dataclasses.asdict(progress), indent=1), encoding="utf-8")
 
 
 def read_progress(folder: Path) -> Progress:
@@ -123,10 +127,16 @@ def read_progress(folder: Path) -> Progress:
 
 
 def restore_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.optim.Optimizer]) -> Progress:
-    """Load weights and optimizer state in place and return the progress."""
+    """Load weights and optimizer state in place, sharded or not, and return the progress."""
     progress = read_progress(folder)
-    load_weights(model, folder)
-    restore_optimizers(model, optimizers, read_tensors(folder / STATE_FOLDER / "optimizer.safetensors"))
+    if any(isinstance(p, DTensor) for p in model.parameters()):
+        whole = load_model(folder).state_dict()
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(placed_like(whole[name], parameter))
+    else:
+        load_weights(model, folder)
+    restore_optimizers(model, optimizers, read_optimizer_state(folder / STATE_FOLDER, model))
     return progress
 
 
@@ -141,7 +151,11 @@ def prune_checkpoints(run: Path, *, keep_last: int, keep_best: bool) -> list[Pat
         measured = [f for f in folders if losses[f] is not None]
         if measured:
             kept.add(min(measured, key=lambda f: losses[f]))
-    doomed = [f for f in folders if f not in kept]
+    return remove_checkpoints([f for f in folders if f not in kept])
+
+
+def remove_checkpoints(doomed: list[Path]) -> list[Path]:
+    """Delete checkpoints, and return them."""
     for folder in doomed:
         # Renamed first: a half-deleted checkpoint must never look like a whole one.
         aside = folder.with_name(f"{folder.name}.tmp-old")

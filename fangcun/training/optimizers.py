@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from fangcun.config.schema import OptimizerConfig
-from fangcun.errors import FangcunError
 from fangcun.model import Transformer, parameter_kinds
-from fangcun.training.eight_bit import build_adamw8bit, check_torchao, join_parts, plain_parts
+from fangcun.training.eight_bit import build_adamw8bit, check_torchao
 from fangcun.training.muon import Muon
 
 _DECAYED = ("matrix", "head")
@@ -111,40 +110,3 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], rate: float) 
                 group["lr"].fill_(rate * group["lr_scale"])
             else:
                 group["lr"] = rate * group["lr_scale"]
-
-
-def optimizer_tensors(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
-    """The optimizers' state as one flat dictionary `<parameter>::<entry>`, for safetensors."""
-    names = {id(p): n for n, p in model.named_parameters()}
-    result = {}
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            for entry, value in state.items():
-                for part, tensor in plain_parts(entry, value).items():
-                    result[f"{names[id(parameter)]}::{part}"] = tensor.detach().to("cpu").contiguous()
-    return result
-
-
-def restore_optimizers(
-    model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, torch.Tensor]
-) -> None:
-    """Put back what `optimizer_tensors` gave. Raises FangcunError when the entries do not fit the model."""
-    state: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, entry = key.rsplit("::", 1)
-        state.setdefault(name, {})[entry] = tensor
-    names = {id(p): n for n, p in model.named_parameters()}
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                name = names[id(parameter)]
-                entries = state.pop(name, None)
-                if entries is None:
-                    raise FangcunError(f"the checkpoint has no optimizer state for {name}: it is of another model.")
-                # AdamW keeps `step` where the fused kernel wants it: on the parameter's device.
-                # Copied, for the file that the tensors are mapped to may go away.
-                optimizer.state[parameter] = join_parts(
-                    {k: t.to(parameter.device, copy=True) for k, t in entries.items()}
-                )
-    if state:
-        raise FangcunError(f"the checkpoint has optimizer state for parameters this model lacks: {sorted(state)[:5]}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fangcun.artifacts import read_manifest, write_text_atomic
+from fangcun.artifacts import list_checkpoints, read_manifest, write_text_atomic
 from fangcun.config import Recipe, count_parameters, dump_recipe, resolve_model
 from fangcun.console import Console
 from fangcun.errors import FangcunError
@@ -17,11 +18,15 @@ from fangcun.model import Transformer, check_exportable, initialize, load_model,
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import Batches, TokenSplit, check_tokenizer, open_split
 from fangcun.training.checkpoint import Progress, read_progress, restore_checkpoint
+from fangcun.training.distributed import Ranks, lost_rank
 from fangcun.training.interrupt import stop_on_signals
 from fangcun.training.limits import plan_horizon
 from fangcun.training.optimizers import build_optimizers
+from fangcun.training.parallel import Parallel, spread
 from fangcun.training.precision import Compute, choose_compute
+from fangcun.training.reporter import Reporter
 from fangcun.training.resume import check_tokens, choose_checkpoint, flatten, resume_to_record, resumed_from
+from fangcun.training.trackers import open_trackers
 from fangcun.training.trainer import Trainer
 
 
@@ -38,18 +43,29 @@ class Outcome:
 
 
 def pretrain(
-    recipe: Recipe, run: Path, *, tokens: Path, tokenizer_folder: Path, name: str, console: Console
+    recipe: Recipe,
+    run: Path,
+    *,
+    tokens: Path,
+    tokenizer_folder: Path,
+    name: str,
+    console: Console,
+    ranks: Ranks | None = None,
 ) -> Outcome:
     """Train in `run`, going on from its newest checkpoint where there is one.
 
     `tokens` and `tokenizer_folder` are artefact folders. Writes `recipe.yaml` with every automatic choice made, then
-    metrics, samples and checkpoints. Raises FangcunError.
+    metrics, samples and checkpoints. `ranks`: this process among those of the run (see `distributed.joined`); all of them
+    call this together, and the first one writes. Raises FangcunError.
     """
+    ranks = ranks or Ranks()
     tokenizer = Tokenizer.load(tokenizer_folder)
     check_tokenizer(tokens, tokenizer)
     start = choose_checkpoint(run, recipe.resume)
     train, val = open_split(tokens, "train"), open_split(tokens, "val")
-    compute = choose_compute(recipe)
+    compute = place(choose_compute(recipe), ranks)
+    if recipe.deterministic:
+        make_deterministic()
     progress = read_progress(start) if start else Progress()
     tokens_fingerprint = read_manifest(tokens, "tokens").fingerprint
     if start is not None:
@@ -77,12 +93,19 @@ def pretrain(
     horizon = plan_horizon(recipe.train, batches, tokens_per_step=tokens_per_step)
     for text in horizon.warnings:
         console.warn(text)
-    resolved = dataclasses.replace(record_choices(recipe, compute), resume=resume_to_record(run, recipe.resume))
+    micro_batch_size = share_micro_batch(recipe, ranks)
+    if micro_batch_size != recipe.train.micro_batch_size:
+        console.say(
+            f"           micro-batches of {micro_batch_size}, to share {recipe.train.global_batch_size} samples a step"
+        )
+    resolved = dataclasses.replace(record_choices(recipe, compute, ranks), resume=resume_to_record(run, recipe.resume))
     if not recipe.init_from:
         resolved = dataclasses.replace(resolved, model=config)
-    write_text_atomic(run / "recipe.yaml", dump_recipe(resolved, header=f"Fangcun run, from recipe {name}"))
+    if ranks.is_first:
+        write_text_atomic(run / "recipe.yaml", dump_recipe(resolved, header=f"Fangcun run, from recipe {name}"))
     settings = {
         "recipe": flatten(resolved),
+        "world_size": ranks.world_size,
         "eval_windows": choose_eval_windows(recipe, start),
         "resumed_from": resumed_from(run, start),
     }
@@ -99,6 +122,7 @@ def pretrain(
     if fresh_model is None and start is None:
         initialize(model, recipe.seed, recipe.init)
     model.to(compute.device)
+    parallel = spread(model, compute, ranks, recipe.train.strategy)
     optimizers = build_optimizers(model, recipe.optimizer)
     if start is not None:
         restore_checkpoint(start, model, optimizers)
@@ -107,29 +131,85 @@ def pretrain(
         scaler = torch.amp.GradScaler(compute.device.type)
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
-    _announce(console, config, compute, train, val, batches, horizon.last_step, progress, start)
+    _announce(console, config, compute, parallel, train, val, horizon.last_step, progress, start)
     if not val.n_tokens:
         console.warn("the validation split is empty: no validation loss, no best checkpoint.")
+    resumed = progress.step if progress.step or list_checkpoints(run) else -1
+    reporter = Reporter(run, console, resume_step=resumed, drop_evaluations=not progress.settled, speaks=ranks.is_first)
+    if ranks.is_first:
+        reporter.trackers = open_trackers(
+            recipe.trackers,
+            run,
+            title=run.resolve().name,
+            settings=settings["recipe"],
+            resume_step=resumed,
+            warn=console.warn,
+        )
+        for tracker in reporter.trackers:
+            console.say(f"tracker    {tracker.hint}")
     with stop_on_signals() as stop:
         first = progress.step
         trainer = Trainer(
-            recipe, run, model=model, optimizers=optimizers, tokenizer=tokenizer, train=train, val=val, compute=compute,
-            horizon=horizon, progress=progress, parents={"tokens": tokens_fingerprint},
+            recipe, run, model=model, parallel=parallel, optimizers=optimizers, tokenizer=tokenizer, train=train, val=val,
+            compute=compute, horizon=horizon, progress=progress, parents={"tokens": tokens_fingerprint},
             settings=settings, prompts=choose_prompts(recipe, val if val.n_tokens else train, tokenizer),
-            console=console, stop=stop, scaler=scaler,
+            reporter=reporter, stop=stop, micro_batch_size=micro_batch_size, scaler=scaler,
         )  # fmt: skip
-        finished = trainer.fit()
+        try:
+            finished = trainer.fit()
+        except Exception as error:
+            if ranks.world_size > 1 and lost_rank(error):
+                raise FangcunError(_tell_loss(run)) from error
+            raise
         if not finished:
-            return Outcome(False, progress.step - first, stop.exit_code, stop.name)
-    return Outcome(True, progress.step - first)
+            return Outcome(False, trainer.progress.step - first, stop.exit_code, stop.name)
+    return Outcome(True, trainer.progress.step - first)
 
 
-def record_choices(recipe: Recipe, compute: Compute) -> Recipe:
+def _tell_loss(run: Path) -> str:
+    kept = list_checkpoints(run)
+    newest = f"The newest checkpoint is {kept[-1]}." if kept else "No checkpoint was written yet."
+    return (
+        f"another rank of this run is gone. {newest} Run the same command again to go on "
+        "(torchrun --max-restarts N does so by itself)."
+    )
+
+
+def place(compute: Compute, ranks: Ranks) -> Compute:
+    """With several ranks on GPUs each takes the one of its number."""
+    if ranks.world_size > 1 and compute.device.type == "cuda":
+        return dataclasses.replace(compute, device=torch.device("cuda", ranks.local_rank))
+    return compute
+
+
+def make_deterministic() -> None:
+    """Only algorithms with the same bits every time; an operation that has none raises torch's error, which names it."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True)
+
+
+def share_micro_batch(recipe: Recipe, ranks: Ranks) -> int:
+    """The micro-batch of each rank: the recipe's, or the largest below it that a rank's share is a multiple of.
+
+    Raises FangcunError when the ranks cannot share a global batch evenly.
+    """
+    samples, world_size = recipe.train.global_batch_size, ranks.world_size
+    if samples % world_size:
+        fits = next(n for n in range(world_size, 0, -1) if samples % n == 0)
+        raise FangcunError(
+            f"train.global_batch_size: {samples} samples cannot be shared by {world_size} processes. Start {fits}, or use "
+            f"--train.global_batch_size {-(-samples // world_size) * world_size}."
+        )
+    share = samples // world_size
+    return max(n for n in range(1, min(share, recipe.train.micro_batch_size) + 1) if share % n == 0)
+
+
+def record_choices(recipe: Recipe, compute: Compute, ranks: Ranks) -> Recipe:
     """The recipe with every `auto` of device, precision, compile and threads replaced by what was chosen."""
     train = dataclasses.replace(recipe.train, num_threads=compute.num_threads)
-    return dataclasses.replace(
-        recipe, device=str(compute.device), precision=compute.precision, compile=compute.compile, train=train
-    )
+    device = str(compute.device) if ranks.world_size == 1 else compute.device.type
+    return dataclasses.replace(recipe, device=device, precision=compute.precision, compile=compute.compile, train=train)
 
 
 def choose_prompts(recipe: Recipe, split: TokenSplit, tokenizer: Tokenizer, *, length: int = 12) -> list[str]:
@@ -166,14 +246,16 @@ def choose_eval_windows(recipe: Recipe, start: Path | None) -> int:
 
 
 def _announce(
-    console: Console, config: Any, compute: Compute, train: TokenSplit, val: TokenSplit, batches: Batches,
+    console: Console, config: Any, compute: Compute, parallel: Parallel, train: TokenSplit, val: TokenSplit,
     last_step: int | None, progress: Progress, start: Path | None,
 ) -> None:  # fmt: skip
     threads = f", {compute.num_threads} threads" if compute.device.type == "cpu" else ""
+    world_size = parallel.ranks.world_size
+    ranks = f"{world_size} processes ({'sharded' if parallel.sharded else 'replicated'}) on " if world_size > 1 else ""
     console.say(
         f"pretrain   {config.family}, {count_parameters(config):,} parameters ({config.n_layer} layers, {config.n_embd} "
         f"wide, vocabulary {config.padded_vocab_size:,}); {train.n_tokens:,} training and {val.n_tokens:,} validation "
-        f"tokens; {last_step or 'timed'} steps; {compute.device}{threads}, {compute.precision}, "
+        f"tokens; {last_step or 'timed'} steps; {ranks}{compute.device}{threads}, {compute.precision}, "
         f"{'compiled' if compute.compile else 'not compiled'}"
     )
     if start is not None:

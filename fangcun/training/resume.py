@@ -14,6 +14,7 @@ from fangcun.artifacts import list_checkpoints, read_manifest
 from fangcun.config import Recipe
 from fangcun.config.check import idle_settings
 from fangcun.errors import FangcunError
+from fangcun.training.distributed import ranks_from_environment
 
 MAY_CHANGE = (
     "train.max_steps",
@@ -24,6 +25,9 @@ MAY_CHANGE = (
     "train.log_interval",
     "train.save_interval",
     "train.num_threads",
+    "train.strategy",
+    "guard.",
+    "deterministic",
     "eval.",
     "samples.",
     "checkpoint.",
@@ -70,6 +74,11 @@ def stored_settings(checkpoint: Path) -> dict[str, Any]:
     return read_manifest(checkpoint, "checkpoint").settings["recipe"]
 
 
+def stored_world_size(checkpoint: Path) -> int:
+    """Processes of the run when it was saved."""
+    return read_manifest(checkpoint, "checkpoint").settings.get("world_size", 1)
+
+
 def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) -> tuple[Recipe, list[str]]:
     """The recipe with which training goes on from `checkpoint`, and warnings.
 
@@ -94,6 +103,7 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) 
             if key == "compile" and moved:
                 continue  # another device decides anew
             packed = key == "tokens.path" and not _by_flag(explicit, "corpus.paths", "corpus.builtin")
+            moved = moved or stored_world_size(checkpoint) != ranks_from_environment().world_size
             own = key in ("precision", "compile", "device") or (key == "train.num_threads" and not moved)
             if own or packed or not _may_change(key):
                 result = _replace(result, key, before)

@@ -207,7 +207,7 @@ def test_flags_override_the_file_in_every_spelling(tmp_path: Path) -> None:
         (["stray"], "'stray': unexpected argument. Settings are written --section.key value."),
         (
             ["--checkpoint", "3"],
-            "--checkpoint: is a section, not a setting. Its settings are --checkpoint.keep_last, --checkpoint.keep_best.",
+            "--checkpoint: is a section, not a setting. Its settings are --checkpoint.keep_last, --checkpoint.keep_best, --checkpoint.background.",
         ),
         (
             ["--optimizer.betas", "0.9"],

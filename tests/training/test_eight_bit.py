@@ -10,7 +10,8 @@ from test_optimizer_groups import small_model, take_steps
 
 from fangcun.config import OptimizerConfig
 from fangcun.errors import FangcunError
-from fangcun.training.optimizers import build_optimizers, optimizer_tensors, restore_optimizers, set_learning_rate
+from fangcun.training.optimizer_state import optimizer_tensors, restore_optimizers
+from fangcun.training.optimizers import build_optimizers, set_learning_rate
 
 _HERE = importlib.util.find_spec("torchao") is not None
 

@@ -9,7 +9,8 @@ from test_optimizer_groups import small_model, take_steps
 from fangcun.config import OptimizerConfig
 from fangcun.training import muon as muon_module
 from fangcun.training.muon import Muon, orthogonalize, rate_factor, working_type
-from fangcun.training.optimizers import build_optimizers, optimizer_tensors, restore_optimizers, set_learning_rate
+from fangcun.training.optimizer_state import optimizer_tensors, restore_optimizers
+from fangcun.training.optimizers import build_optimizers, set_learning_rate
 
 SHAPES = [(16, 16), (16, 16), (48, 16), (16, 64), (64, 16), (8, 24)]
 

@@ -8,11 +8,10 @@ import torch
 from fangcun.config import ModelConfig, OptimizerConfig, resolve_model
 from fangcun.errors import FangcunError
 from fangcun.model import Transformer, cross_entropy_sum, initialize
+from fangcun.training.optimizer_state import optimizer_tensors, restore_optimizers
 from fangcun.training.optimizers import (
     assert_each_parameter_once,
     build_optimizers,
-    optimizer_tensors,
-    restore_optimizers,
 )
 
 

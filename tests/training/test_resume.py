@@ -19,7 +19,7 @@ from fangcun.training.resume import check_tokens, choose_checkpoint, continue_wi
 
 def curves(run: Path) -> list[dict]:
     """Metrics without what a clock or a memory meter writes."""
-    timed = ("seconds", "tokens_per_second", "data_wait_share", "memory_bytes")
+    timed = ("seconds", "tokens_per_second", "data_wait_share", "saving_seconds", "memory_bytes")
     return [{k: v for k, v in r.items() if k not in timed} for r in read_steps(run / "metrics.jsonl")]
 
 

@@ -1,0 +1,24 @@
+"""What training minimises, as one module: the thing that is compiled, replicated on ranks, or sharded."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fangcun.model import Transformer
+from fangcun.model.loss import head_loss_sum
+
+
+class Objective(nn.Module):
+    """Ids and targets in, summed cross entropy out. The model lies under `.model`.
+
+    Head and loss belong inside: replication and sharding hook the module's forward, and the loss never builds all logits.
+    """
+
+    def __init__(self, model: Transformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
+        """(B, T) ids and (B, T) targets (-100: none) -> cross entropy in nats, summed: a float32 scalar."""
+        model = self.model
+        return head_loss_sum(model.hidden(ids), model.head_weight, targets, softcap=model.config.logit_softcap)

@@ -1,0 +1,60 @@
+"""One process or several, replicated or sharded: the same training, up to the rounding of sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ranks import run_command, torchrun, trace
+from tiny import fangcun, write_story
+
+from fangcun.artifacts import list_checkpoints
+from fangcun.model import load_model
+
+ADAMW = ("--train.global_batch_size", "8", "--train.micro_batch_size", "1", "--train.max_steps", "20", "--eval.interval", "10")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_story(tmp_path_factory.mktemp("text"))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, text: Path) -> Path:
+    """One process that accumulates eight micro-batches."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    done = fangcun(*run_command(text, run, *ADAMW))
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_train_as_one_process_does(tmp_path: Path, text: Path, alone: Path, strategy: str) -> None:
+    run = tmp_path / "run"
+    done = torchrun(2, *run_command(text, run, *ADAMW, "--train.strategy", strategy))
+    assert done.returncode == 0, done.stderr
+    assert len(trace(run)) == 20
+    assert trace(run) == pytest.approx(trace(alone), abs=1e-5)
+    assert trace(run, "grad_norm") == pytest.approx(trace(alone, "grad_norm"), rel=1e-4)
+    assert trace(run, "bits_per_byte") == pytest.approx(trace(alone, "bits_per_byte"), abs=1e-5)
+    for key in ("train_loss", "val_loss", "val_bits_per_byte"):
+        assert trace(run, key, "eval") == pytest.approx(trace(alone, key, "eval"), abs=1e-5), key
+    ours, theirs = (load_model(list_checkpoints(r)[-1]).state_dict() for r in (run, alone))
+    for name, tensor in ours.items():
+        assert (tensor - theirs[name]).abs().max() < 1e-4, name
+    assert done.stdout.count("pretrain   ") == 1  # one voice
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path: Path, text: Path, alone: Path, strategy: str) -> None:
+    run = tmp_path / "run"
+    schedule = ("--train.lr_decay_steps", "20")
+    first = torchrun(
+        2, *run_command(text, run, *ADAMW, *schedule, "--train.strategy", strategy, "--train.max_steps", "8")
+    )
+    assert first.returncode == 0, first.stderr
+    second = fangcun(*run_command(text, run, *ADAMW, *schedule, "--train.max_steps", "14"))
+    assert second.returncode == 0, second.stderr
+    third = torchrun(2, *run_command(text, run, *ADAMW, *schedule, "--train.strategy", "fsdp"))
+    assert third.returncode == 0, third.stderr
+    assert trace(run) == pytest.approx(trace(alone), abs=1e-5)
