@@ -12,6 +12,8 @@ from fangcun.training.metrics import read_steps
 from fangcun.training.trackers.protocol import Tracker
 
 _NAME_LENGTH = 32
+_NO_CURVES = ("step", "seconds")
+"""Axes, not curves: every dashboard has its own step and clock."""
 
 
 def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
@@ -19,7 +21,10 @@ def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
     return {
         f"{record['kind']}/{name}": float(value)
         for name, value in record.items()
-        if name != "step" and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if name not in _NO_CURVES
+        and isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
     }
 
 

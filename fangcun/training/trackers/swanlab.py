@@ -86,10 +86,14 @@ class SwanLab:
 
 
 def _forget(folder: Path, known: str, *, dashboard: bool) -> None:
-    """Remove the folders of the run `known`, and its rows in the dashboard's data base."""
-    for old in folder.glob(f"run-*-{known}"):
-        shutil.rmtree(old)
-        if dashboard and (folder / "runs.swanlab").is_file():
-            importlib.import_module("swanboard.db").connect(autocreate=True, path=str(folder))
-            experiments: Any = importlib.import_module("swanboard.db.models").Experiment
-            experiments.delete().where(experiments.run_id == old.name).execute()
+    """Remove the folders of the run `known`, and what the dashboard's data base has of it."""
+    names = [old.name for old in folder.glob(f"run-*-{known}")]
+    if dashboard and names and (folder / "runs.swanlab").is_file():
+        importlib.import_module("swanboard.db").connect(autocreate=True, path=str(folder))
+        models: Any = importlib.import_module("swanboard.db.models")
+        models.Experiment.delete().where(models.Experiment.run_id.in_(names)).execute()
+        # The dashboard also draws all experiments in one chart; one that nobody draws in any more breaks the next.
+        idle = [chart.id for chart in models.Chart.select() if chart.sources.count() == 0]
+        models.Chart.delete().where(models.Chart.id.in_(idle)).execute()
+    for name in names:
+        shutil.rmtree(folder / name)

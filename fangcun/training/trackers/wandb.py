@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,6 +47,10 @@ class Wandb:
     """One W&B run of this process."""
 
     def __init__(self, folder: Path, place: Place, *, online: bool) -> None:
+        if not online:
+            os.environ["WANDB_ERROR_REPORTING"] = (
+                "false"  # read at import; without it wandb calls home about its own errors
+            )
         wandb: Any = importlib.import_module("wandb")
 
         self._wandb = wandb
