@@ -48,6 +48,11 @@ def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = N
     if loaded.import_report is not None:
         console.say(str(loaded.import_report))
     check_surroundings(loaded, folder, verb)
+    if verb not in _LAST_STAGE and loaded.recipe.device == "auto":
+        from fangcun.model.device import unseen_gpu
+
+        if advice := unseen_gpu():
+            console.warn(f"{advice} Going on with the CPU, which is much slower.")
     alone = threading.current_thread() is threading.main_thread() and os.name != "nt"
     before = signal.signal(signal.SIGTERM, _terminate) if alone else None
     try:

@@ -61,7 +61,8 @@ def file_sha256(path: Path) -> str:
 
 def sync_file(path: Path) -> None:
     """Flush a file to the disk itself."""
-    with open(path, "rb") as file, contextlib.suppress(OSError):
+    mode = "r+b" if os.name == "nt" else "rb"  # Windows flushes only what is open for writing
+    with open(path, mode) as file, contextlib.suppress(OSError):
         os.fsync(file.fileno())
 
 

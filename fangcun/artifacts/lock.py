@@ -33,7 +33,7 @@ Owner = dict[str, object]
 def _process(pid: int) -> tuple[str, str]:
     """State and start time of a process; ("", "") where /proc is missing or has no such process."""
     with contextlib.suppress(OSError, IndexError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()
         return fields[0], fields[19]
     return "", ""
 

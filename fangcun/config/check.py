@@ -15,7 +15,7 @@ from fangcun.config.resolve import resolve_model
 from fangcun.config.schema import Recipe
 from fangcun.errors import ConfigError
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _STOPS = ("train.max_steps", "train.max_tokens", "train.epochs", "train.max_time")
 
 
@@ -260,8 +260,10 @@ def _trackers(found: _Findings, recipe: Recipe) -> None:
 
 def _machine(found: _Findings, recipe: Recipe) -> None:
     if not _DEVICE.fullmatch(recipe.device):
-        found.error(["device"], f"expected auto, cpu, cuda or cuda:N, got '{recipe.device}'.")
+        found.error(["device"], f"expected auto, cpu, cuda, cuda:N or mps, got '{recipe.device}'.")
     if recipe.device == "cpu" and recipe.precision == "16-mixed":
         found.error(["precision", "device"], "16-mixed needs a CUDA device; on cpu use bf16-mixed (or 32-true).")
+    if recipe.device == "mps" and recipe.precision not in ("auto", "32-true"):
+        found.error(["precision", "device"], f"{recipe.precision} is not supported on mps; use 32-true.")
     if recipe.resume == "":
         found.error(["resume"], "expected auto, true, false or a checkpoint folder, got an empty text.")

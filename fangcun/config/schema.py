@@ -348,7 +348,7 @@ class Recipe:
     """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1. auto: cuda when torch sees one."""
+    """cpu, cuda, cuda:1, mps (Apple's GPU, in 32-true only). auto: cuda or mps when torch sees one."""
 
     compile: bool | Literal["auto"] = "auto"
     """torch.compile. auto: on CUDA where triton is installed, not on CPU."""

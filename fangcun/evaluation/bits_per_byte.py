@@ -163,16 +163,17 @@ def _batches(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
 
 
 def _cross_entropy_sum(model: Transformer, inputs: Tensor, targets: Tensor) -> Tensor:
-    """Nats of all targets of a batch, inputs and targets (B, T), as a float64 scalar.
+    """Nats of all targets of a batch, inputs and targets (B, T), as a float64 scalar (on mps, which has none, on the CPU).
 
     The head is applied to some positions at a time: the logits of a whole batch may be larger than the model.
     """
     hidden = model.hidden(inputs).flatten(0, 1)
     at_once = max(1, LOGITS_AT_ONCE // int(model.head_weight.shape[0]))
-    total = torch.zeros((), dtype=torch.float64, device=hidden.device)
+    where = torch.device("cpu") if hidden.device.type == "mps" else hidden.device
+    total = torch.zeros((), dtype=torch.float64, device=where)
     for part, wanted in zip(hidden.split(at_once), targets.flatten().split(at_once), strict=True):
         nats = F.cross_entropy(model.logits(part).float(), wanted, ignore_index=MASKED, reduction="none")
-        total += nats.sum(dtype=torch.float64)
+        total += nats.to(where).sum(dtype=torch.float64)
     return total
 
 

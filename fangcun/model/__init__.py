@@ -5,7 +5,7 @@ Weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal 
 """
 
 from fangcun.model.cache import KVCache
-from fangcun.model.device import choose_device
+from fangcun.model.device import choose_device, unseen_gpu
 from fangcun.model.families import check_exportable, from_hf_config, to_hf_config
 from fangcun.model.initialize import initialize, parameter_kinds
 from fangcun.model.io import load_model, load_weights, read_config, read_tensors, save_model, write_tensors
@@ -30,5 +30,6 @@ __all__ = [
     "read_tensors",
     "save_model",
     "to_hf_config",
+    "unseen_gpu",
     "write_tensors",
 ]

@@ -78,6 +78,8 @@ def memory_bytes(device: torch.device) -> int:
     """Peak memory so far: of the GPU's allocator, or of this process on a CPU (0 where the system does not tell)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if device.type == "mps":  # has no peak; what the driver holds now comes closest
+        return torch.mps.driver_allocated_memory()
     try:
         import resource
     except ImportError:  # Windows

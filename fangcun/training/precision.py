@@ -50,6 +50,8 @@ def default_threads() -> int:
 
 def can_compile(device: torch.device) -> str:
     """Why torch.compile cannot work on `device`, or an empty string when nothing speaks against it."""
+    if device.type == "mps":
+        return "this version does not compile for mps (Apple's GPU)"
     if all(shutil.which(name) is None for name in ("cc", "gcc", "clang", "cl", os.environ.get("CXX") or "g++")):
         return "no C compiler was found"
     if device.type == "cuda":
@@ -65,14 +67,19 @@ def choose_compute(recipe: Recipe) -> Compute:
     device = choose_device(recipe.device)
     precision = recipe.precision
     if precision == "auto":
-        native = (
-            torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else cpu_computes_bf16()
-        )
+        native = {
+            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+            "cpu": cpu_computes_bf16,
+        }.get(device.type, lambda: False)()
         precision = "bf16-mixed" if native else "32-true"
     if precision == "16-mixed" and device.type == "cpu":
         raise FangcunError(
             "precision: 16-mixed needs a GPU. On the CPU use --precision bf16-mixed or 32-true; a run that began with "
             "16-mixed goes on with a GPU only (else begin another with --out NEW)."
+        )
+    if device.type == "mps" and precision != "32-true":
+        raise FangcunError(
+            f"precision: {precision} is not supported on mps (Apple's GPU). Use --precision 32-true (or --device cpu)."
         )
     compiled = recipe.compile
     if compiled == "auto":

@@ -58,7 +58,7 @@ STOP = "train: {max_steps: 10}\n"
         (STOP + "model: {n_embd: 100, n_head: 3}", [], "my.yaml:2: model.n_embd is 100, expected a multiple of n_head (3)"),
         (STOP + "model: {family: llama}", [], "my.yaml:2: model: family llama cannot express this shape: qk_norm is true"),
         (STOP + "device: cpu\nprecision: 16-mixed", [], "my.yaml:3: precision: 16-mixed needs a CUDA device; on cpu use bf16-mixed"),
-        (STOP + "device: gpu", [], "my.yaml:2: device: expected auto, cpu, cuda or cuda:N, got 'gpu'."),
+        (STOP + "device: gpu", [], "my.yaml:2: device: expected auto, cpu, cuda, cuda:N or mps, got 'gpu'."),
     ],
 )  # fmt: skip
 def test_a_contradiction_names_the_place_and_the_remedy(
