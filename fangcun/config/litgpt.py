@@ -279,9 +279,7 @@ def _resume(work: Translation, key: str, node: Node, line: int) -> None:
 def _logger(work: Translation, key: str, node: Node, line: int) -> None:
     name = shown_value(node)
     if name in ("wandb", "tensorboard") and importlib.util.find_spec(name) is None:
-        work.no_effect(
-            key, node, line, f"{name} is not installed (pip install 'fangcun[{name}]'); metrics go to metrics.jsonl"
-        )
+        work.no_effect(key, node, line, f"{name} is not installed (pip install {name}); metrics go to metrics.jsonl")
     elif name in ("wandb", "tensorboard"):
         work.set("trackers", Items((plain(name, line),), line), line)
         work.mapped(key, node, line, f"trackers: [{name}]; metrics.jsonl is written too")

@@ -21,12 +21,12 @@ from fangcun.training.trackers.protocol import Opened, Place, Tracker
 from fangcun.training.trackers.records import history, send
 
 _NEEDS = {
-    "tensorboard": (("tensorboard",), "tensorboard"),
-    "swanlab": (("swanlab",), "swanlab"),
-    "wandb": (("wandb",), "wandb"),
-    "trackio": (("trackio",), "trackio"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "swanlab": ("swanlab", '"swanlab[dashboard]"'),
+    "wandb": ("wandb", "wandb"),
+    "trackio": ("trackio", "trackio"),
 }
-"""Modules that a tracker imports, and the extra of this package that installs them."""
+"""The module that a tracker imports, and what pip is to install for it. The extras of this package bear their names."""
 
 
 def check_trackers(names: Sequence[str], settings: Mapping[str, Any]) -> None:
@@ -35,14 +35,15 @@ def check_trackers(names: Sequence[str], settings: Mapping[str, Any]) -> None:
     settings: the recipe as dotted keys; `tracking.*` is read.
     """
     for name in _without_jsonl(names):
-        modules, extra = _NEEDS[name]
+        module, package = _NEEDS[name]
+        modules = [module]
         if name == "swanlab" and settings["tracking.swanlab_mode"] == "local":
-            modules = (*modules, "swanboard")  # the dashboard, which SwanLab installs apart
+            modules.append("swanboard")  # the dashboard, which SwanLab installs apart
         missing = [module for module in modules if importlib.util.find_spec(module) is None]
         if missing:
             raise FangcunError(
                 f"trackers: {name} was asked for, but the package {missing[0]} is not installed. "
-                f"Run pip install 'fangcun[{extra}]', or leave {name} out of trackers; metrics.jsonl is always written."
+                f"Run pip install {package} (the extra '{name}' of fangcun), or leave {name} out of trackers; metrics.jsonl is always written."
             )
         login = getattr(_backend(name), "login_missing", None)
         if login is not None and (advice := login(settings)):
