@@ -104,7 +104,10 @@ class TrainConfig:
     """Samples of one optimizer step, over all micro-batches."""
 
     micro_batch_size: PositiveInt = 16
-    """Samples of one forward pass; global_batch_size must be a multiple of it."""
+    """Samples of one forward pass at most; global_batch_size must be a multiple of it. A CPU takes fewer where that fits its cache."""
+
+    activation_checkpointing: bool = False
+    """Keep only the input of each block for the backward pass and compute the rest again: less memory, about a quarter more time."""
 
     max_seq_length: PositiveInt | None = None
     """Tokens of a training sample. Null: model.block_size."""

@@ -11,6 +11,7 @@ from fangcun.model.initialize import initialize, parameter_kinds
 from fangcun.model.io import load_model, load_weights, read_config, read_tensors, save_model, write_tensors
 from fangcun.model.loss import cross_entropy_sum, head_loss_sum
 from fangcun.model.probe import attention_logit_max
+from fangcun.model.recompute import recompute_blocks
 from fangcun.model.transformer import Transformer
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "parameter_kinds",
     "read_config",
     "read_tensors",
+    "recompute_blocks",
     "save_model",
     "to_hf_config",
     "unseen_gpu",

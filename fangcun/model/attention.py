@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from fangcun.config import ModelConfig
 from fangcun.config.families import output_bias, qkv_bias
 from fangcun.model.cache import KVCache
+from fangcun.model.kernels_cpu import rotation
 from fangcun.model.norm import RMSNorm
 
 Turn = tuple[Tensor, Tensor]
@@ -67,7 +68,7 @@ def rotate(x: Tensor, turn: Turn) -> Tensor:
     size = cos.shape[-1]
     if size < x.shape[-1]:
         return torch.cat((rotate(x[..., :size], turn), x[..., size:].float()), dim=-1)
-    return x * cos + x.roll(size // 2, -1) * sin
+    return rotation(x, cos, sin)
 
 
 class Attention(nn.Module):

@@ -17,6 +17,8 @@ from fangcun.config.resolve import rotated_size
 from fangcun.errors import FangcunError
 from fangcun.model.attention import Attention, Rotary, Turn
 from fangcun.model.cache import KVCache
+from fangcun.model.kernels_cpu import embed
+from fangcun.model.loss import cap_logits
 from fangcun.model.ngrams import NgramEmbedding
 from fangcun.model.norm import make_norm
 
@@ -101,7 +103,7 @@ class Transformer(nn.Module):
         start = 0 if cache is None else cache.length
         if cache is not None:
             cache.reserve(T)
-        x = self.embedding(ids)
+        x = embed(ids, self.embedding.weight)
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.n_embd)
         if self.ngrams is not None:
@@ -125,9 +127,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., n_embd) from `hidden` -> (..., padded_vocab_size)."""
-        logits = F.linear(hidden, self.head_weight)
-        cap = self.config.logit_softcap
-        return logits if cap is None else cap * torch.tanh(logits / cap)
+        return cap_logits(F.linear(hidden, self.head_weight), self.config.logit_softcap)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) int64 ids -> logits (B, T, padded_vocab_size). See `hidden` for the cache and the errors."""

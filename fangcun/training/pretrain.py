@@ -14,10 +14,11 @@ from fangcun.artifacts import list_checkpoints, read_manifest, write_text_atomic
 from fangcun.config import Recipe, count_parameters, dump_recipe, resolve_model
 from fangcun.console import Console
 from fangcun.errors import FangcunError
-from fangcun.model import Transformer, check_exportable, initialize, load_model, read_config
+from fangcun.model import Transformer, check_exportable, initialize, load_model, read_config, recompute_blocks
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import Batches, TokenSplit, check_tokenizer, open_split
 from fangcun.training.checkpoint import Progress, read_progress, restore_checkpoint
+from fangcun.training.cpu import keep_freed_memory, samples_at_once
 from fangcun.training.distributed import Ranks, lost_rank
 from fangcun.training.interrupt import stop_on_signals
 from fangcun.training.limits import plan_horizon
@@ -118,10 +119,14 @@ def pretrain(
             )
         return Outcome(True, 0)
     torch.set_num_threads(compute.num_threads)
+    if compute.device.type == "cpu":
+        keep_freed_memory()
     model = fresh_model or Transformer(config)
     if fresh_model is None and start is None:
         initialize(model, recipe.seed, recipe.init)
     model.to(compute.device)
+    if recipe.train.activation_checkpointing:
+        recompute_blocks(model)
     parallel = spread(model, compute, ranks, recipe.train.strategy)
     optimizers = build_optimizers(model, recipe.optimizer)
     if start is not None:
@@ -153,7 +158,8 @@ def pretrain(
             recipe, run, model=model, parallel=parallel, optimizers=optimizers, tokenizer=tokenizer, train=train, val=val,
             compute=compute, horizon=horizon, progress=progress, parents={"tokens": tokens_fingerprint},
             settings=settings, prompts=choose_prompts(recipe, val if val.n_tokens else train, tokenizer),
-            reporter=reporter, stop=stop, micro_batch_size=micro_batch_size, scaler=scaler,
+            reporter=reporter, stop=stop, scaler=scaler,
+            micro_batch_size=samples_at_once(config, micro_batch_size, block_size, compute.device),
         )  # fmt: skip
         try:
             finished = trainer.fit()

@@ -1,0 +1,49 @@
+"""Batches that fit the cache and memory that is kept change how fast a step is, never what it computes."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fangcun.config import ModelConfig, resolve_model
+from fangcun.training.cpu import FEWEST_TOKENS, WIDEST_BYTES, keep_freed_memory, samples_at_once
+
+CPU = torch.device("cpu")
+
+
+@given(
+    width=st.sampled_from([32, 128, 768]),
+    block_size=st.sampled_from([16, 256, 1024]),
+    micro_batch_size=st.integers(1, 96),
+)
+def test_the_part_divides_the_micro_batch_and_fits_the_cache_where_it_can(
+    width: int, block_size: int, micro_batch_size: int
+) -> None:
+    config = resolve_model(ModelConfig(n_layer=1, n_head=2, n_embd=width, block_size=block_size), vocab_size=70)
+    n = samples_at_once(config, micro_batch_size, block_size, CPU)
+    assert micro_batch_size % n == 0
+    widest = 4 * n * block_size * max(config.intermediate_size or 0, width)
+    assert n == 1 or widest <= WIDEST_BYTES or n * block_size < FEWEST_TOKENS + block_size
+    assert samples_at_once(config, micro_batch_size, block_size, torch.device("cuda")) == micro_batch_size
+
+
+def test_dropout_noise_is_not_changed_by_the_cache() -> None:
+    config = resolve_model(ModelConfig(n_layer=1, n_head=2, n_embd=768, block_size=1024, dropout=0.1), vocab_size=70)
+    assert samples_at_once(config, 64, 1024, CPU) == 64
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_a_second_tensor_of_the_same_size_is_no_new_memory() -> None:
+    import resource
+
+    if not keep_freed_memory():
+        pytest.skip("this C library has no mallopt")
+    for _ in range(3):
+        torch.ones(4 << 20)  # 16 MiB
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(4 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # 4096 pages otherwise
