@@ -1,7 +1,10 @@
 """Several programs in turn, so that a drift of the machine's speed meets them all.
 
     python bench/compare.py train_step.py --shape c --dtype fp32 --rounds 3 \
-        --with fangcun=PYTHON --with litgpt=PYTHON --with hf-mistral=PYTHON [-- more flags of the script]
+        --with fangcun=PYTHON --with litgpt=PYTHON --with litgpt+compile=PYTHON [-- more flags of the script]
+
+`IMPL+FLAG[+FLAG]=PYTHON` gives one program flags of its own: `fangcun+checkpointing`, `nanogpt+compile`,
+`fangcun+family:mistral`.
 """
 
 from __future__ import annotations
@@ -24,13 +27,16 @@ def main() -> None:
     for _ in range(args.rounds):
         for program in args.programs:
             impl, _, python = program.partition("=")
-            command = [python, str(Path(__file__).parent / args.script), "--impl", impl, *more]
+            name, *flags = impl.split("+")
+            own = [word for flag in flags for word in f"--{flag}".split(":")]
+            command = [python, str(Path(__file__).parent / args.script), "--impl", name, *own, *more]
             record = json.loads(run_timed(command)[1].splitlines()[-1])
             report(record)
             records.setdefault(impl, []).append(record)
     for impl, found in records.items():
         speed, memory = median_of(found, "tokens_per_second"), median_of(found, "peak_memory_mib")
-        print(f"{impl}: median {speed:,.1f} tokens/s, peak memory {memory:,.0f} MiB, {len(found)} rounds")
+        share = f", {median_of(found, 'share_of_ceiling'):.0%} of the ceiling" if "share_of_ceiling" in found[0] else ""
+        print(f"{impl}: median {speed:,.1f} tokens/s{share}, peak memory {memory:,.0f} MiB, {len(found)} rounds")
 
 
 if __name__ == "__main__":

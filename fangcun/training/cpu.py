@@ -45,4 +45,5 @@ def keep_freed_memory() -> bool:
         return False
     # 32 MiB is glibc's upper limit for what may come from the heap; larger tensors are few.
     settings = {_M_MMAP_THRESHOLD: 32 << 20, _M_TRIM_THRESHOLD: 512 << 20, _M_TOP_PAD: 64 << 20}
-    return all([mallopt(name, value) == 1 for name, value in settings.items()])
+    accepted = [mallopt(name, value) == 1 for name, value in settings.items()]
+    return all(accepted)
