@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -279,6 +280,7 @@ def fake_trackio(monkeypatch: pytest.MonkeyPatch, run: Path, log: Callable[..., 
         return types.SimpleNamespace(log=log)
 
     fake.init, fake.finish, fake.Markdown = init, lambda: None, str
+    fake.Api = lambda: types.SimpleNamespace(runs=lambda project: [])
     monkeypatch.setitem(sys.modules, "trackio", fake)
     for name in ("TRACKIO_DIR", "TRACKIO_SPACE_ID"):
         monkeypatch.setenv(name, "x")
@@ -359,6 +361,63 @@ def test_going_online_without_a_login_is_said_before_any_work(monkeypatch: pytes
         check_trackers(["wandb"], settings(wandb_mode="online"))
     wandb.api.api_key = "k"
     check_trackers(["wandb"], settings(wandb_mode="online"))
+
+
+def test_a_folder_that_was_deleted_is_made_anew(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run = tmp_path / "run"
+    part_of_a_run(run, ["tensorboard"], resume_step=-1, last_step=8)
+    shutil.rmtree(run / "tensorboard")
+    part_of_a_run(run, ["tensorboard"], resume_step=6, last_step=12)
+    assert tensorboard_points(run)["train/loss"] == EXPECTED_LOSS
+
+
+def test_what_a_tracker_missed_when_it_broke_is_told_when_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    fake_trackio(
+        monkeypatch, tmp_path / "run", lambda scalars, step: steps.append(step) if "train/loss" in scalars else None
+    )
+    monkeypatch.setattr(sys.modules["trackio"], "init", lambda *_, **__: 1 / 0)
+    (warning,) = part_of_a_run(tmp_path / "run", ["trackio"], resume_step=-1, last_step=6)
+    assert "could not be opened (ZeroDivisionError" in warning and steps == []
+    fake_trackio(
+        monkeypatch, tmp_path / "run", lambda scalars, step: steps.append(step) if "train/loss" in scalars else None
+    )
+    assert part_of_a_run(tmp_path / "run", ["trackio"], resume_step=6, last_step=9) == []
+    assert steps == list(range(1, 10))
+
+
+def fake_wandb(monkeypatch: pytest.MonkeyPatch, server: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
+    """A wandb whose server keeps what was logged; returns the arguments of each init."""
+    fake: Any = types.ModuleType("wandb")
+    fake.__spec__ = importlib.util.spec_from_loader("wandb", None)
+    fake.api, fake.Settings, opened = types.SimpleNamespace(api_key="k"), dict, []
+
+    def init(**given: Any) -> Any:
+        opened.append(given)
+        first = max(server, default=-1) + 1
+        log = lambda row, step: server.setdefault(step, {}).update(row)  # noqa: E731
+        return types.SimpleNamespace(log=log, step=first, url="https://example.invalid/run", finish=lambda: None)
+
+    fake.init, fake.Html = init, lambda text, inject: text
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return opened
+
+
+def test_wandb_online_gets_what_the_server_lacks_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: dict[int, dict[str, Any]] = {}
+    opened = fake_wandb(monkeypatch, server)
+    online = settings(wandb_mode="online")
+    part_of_a_run(tmp_path / "run", ["jsonl"], resume_step=-1, last_step=4, told=online)
+    part_of_a_run(tmp_path / "run", ["wandb"], resume_step=3, last_step=8, told=online)
+    part_of_a_run(tmp_path / "run", ["wandb"], resume_step=6, last_step=12, told=online)
+    assert [(step, row["train/loss"]) for step, row in sorted(server.items())] == EXPECTED_LOSS
+    assert [given["id"] for given in opened] == [opened[0]["id"]] * 2
+    assert {given["mode"] for given in opened} == {"online"} and {given["resume"] for given in opened} == {"allow"}
 
 
 def test_a_damaged_state_file_is_no_obstacle(tmp_path: Path) -> None:

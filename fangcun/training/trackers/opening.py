@@ -98,14 +98,18 @@ class _Careful:
         """Open the back end and tell it what it lacks of the run's history."""
         with self._fence("could not be opened"), undisturbed():
             self.works = True
-            known = _known_id(run, self.name)
-            place = Place(run, title, settings, known or secrets.token_hex(6), known is not None, resume_step)
-            _remember(run, self.name, place.id)
+            mode = str(settings.get(f"tracking.{self.name}_mode", ""))
+            before = _remembered(run, self.name)
+            known = before.get("id") or secrets.token_hex(6)
+            there = bool(before.get("opened")) and before.get("mode") == mode
+            _remember(run, self.name, known, mode, opened=False)
+            place = Place(run, title, settings, known, there, resume_step)
             opened: Opened = _backend(self.name).open_tracker(place)
             self._inner, self.hint = opened.tracker, opened.tracker.hint
             if opened.replay_from is not None:
                 for record in history(run, opened.replay_from, resume_step):
                     send([opened.tracker], record)
+            _remember(run, self.name, known, mode, opened=True)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
         with self._fence("failed"):
@@ -162,15 +166,17 @@ def _state_file(run: Path, name: str) -> Path:
     return run / "trackers" / f"{name}.json"
 
 
-def _known_id(run: Path, name: str) -> str | None:
-    """The id under which an earlier part of the run opened this tracker. A file that is no state of ours counts as none."""
+def _remembered(run: Path, name: str) -> dict[str, Any]:
+    """What an earlier part of the run noted of this tracker. A file that is no state of ours counts as none."""
     try:
-        return str(json.loads(_state_file(run, name).read_text(encoding="utf-8"))["id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        state = json.loads(_state_file(run, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) and isinstance(state.get("id"), str) else {}
 
 
-def _remember(run: Path, name: str, known: str) -> None:
+def _remember(run: Path, name: str, known: str, mode: str, *, opened: bool) -> None:
     file = _state_file(run, name)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text_atomic(file, json.dumps({"kind": "tracker", "format_version": 1, "tracker": name, "id": known}) + "\n")
+    state = {"kind": "tracker", "format_version": 1, "tracker": name, "id": known, "mode": mode, "opened": opened}
+    write_text_atomic(file, json.dumps(state) + "\n")

@@ -37,7 +37,7 @@ class Place:
     id: str
     """The run's name for machines, the same for all parts of the run."""
     opened_before: bool
-    """An earlier part of this run had this tracker."""
+    """An earlier part of this run opened this tracker in the same mode and told it all there was."""
     resume_step: int
     """Step of the checkpoint that the run goes on from; -1 for a new run."""
 

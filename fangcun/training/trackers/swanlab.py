@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import shutil
 from collections.abc import Mapping
@@ -36,8 +37,8 @@ def open_tracker(place: Place) -> Opened:
     mode = place.settings["tracking.swanlab_mode"]
     folder = place.folder("swanlab")
     online = mode == "cloud"
-    if not online and place.opened_before:
-        _forget(folder, place.id, dashboard=mode == "local")
+    if not online:
+        _forget(folder, place.id)
     tracker = SwanLab(folder, place, mode)
     return Opened(tracker, None if online and place.opened_before else 0)
 
@@ -85,10 +86,10 @@ class SwanLab:
         self._run.finish()
 
 
-def _forget(folder: Path, known: str, *, dashboard: bool) -> None:
+def _forget(folder: Path, known: str) -> None:
     """Remove the folders of the run `known`, and what the dashboard's data base has of it."""
     names = [old.name for old in folder.glob(f"run-*-{known}")]
-    if dashboard and names and (folder / "runs.swanlab").is_file():
+    if names and (folder / "runs.swanlab").is_file() and importlib.util.find_spec("swanboard"):
         importlib.import_module("swanboard.db").connect(autocreate=True, path=str(folder))
         models: Any = importlib.import_module("swanboard.db.models")
         models.Experiment.delete().where(models.Experiment.run_id.in_(names)).execute()

@@ -15,8 +15,8 @@ def open_tracker(place: Place) -> Opened:
     still has of that step is sent again, so that no point is there twice.
     """
     folder = place.run.resolve() / "tensorboard"
-    from_start = not place.opened_before
-    first = 0 if from_start else max(0, place.resume_step)
+    kept = place.opened_before and any(folder.glob("events.out.tfevents.*"))
+    first = max(0, place.resume_step) if kept else 0
     return Opened(TensorBoard(folder, purge_step=first), first)
 
 

@@ -35,11 +35,10 @@ def open_tracker(place: Place) -> Opened:
         os.environ["TRACKIO_DIR"] = before or str(used)
         raise RuntimeError(f"trackio writes to {used} in this process already, one process can have one such folder")
     name = f"{place.title}-{place.id}"
-    if place.opened_before:
-        with contextlib.suppress(ValueError):  # no such project: the earlier part died before it wrote anything
-            for run in list(trackio.Api().runs(place.project)):
-                if run.name == name:
-                    run.delete()
+    with contextlib.suppress(ValueError):  # no such project yet
+        for run in list(trackio.Api().runs(place.project)):
+            if run.name == name:
+                run.delete()
     return Opened(Trackio(folder, name, place), 0)
 
 

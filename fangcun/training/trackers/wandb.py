@@ -36,11 +36,11 @@ def open_tracker(place: Place) -> Opened:
     """
     folder = place.folder("wandb")
     online = place.settings["tracking.wandb_mode"] == "online"
-    if not online and place.opened_before:
+    if not online:
         for old in folder.glob(f"offline-run-*-{place.id}"):
             shutil.rmtree(old)
     tracker = Wandb(folder, place, online=online)
-    return Opened(tracker, None if online and place.opened_before else 0)
+    return Opened(tracker, tracker.known)
 
 
 class Wandb:
@@ -77,14 +77,15 @@ class Wandb:
             settings=quiet,
         )
         self.hint = self._run.url if online else f"wandb sync {folder}/offline-run-*-{place.id}"
-        self._known = self._run.step  # the server's last step + 1; 0 for a new run
+        self.known = self._run.step
+        """The first step that the server does not have; 0 for a new run, and offline."""
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
-        if step >= self._known:
+        if step >= self.known:
             self._run.log(scalars, step=step)
 
     def text(self, step: int, name: str, text: str) -> None:
-        if step >= self._known:
+        if step >= self.known:
             escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", "<br>")
             self._run.log({name: self._wandb.Html(f"<p>{escaped}</p>", inject=False)}, step=step)
 
