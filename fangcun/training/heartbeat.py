@@ -18,7 +18,7 @@ import time
 import torch.distributed as dist
 
 BEAT_SECONDS = 2.0
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 20.0
 """Silence after which a rank counts as gone."""
 
 LOST_EXIT_CODE = 75
@@ -34,17 +34,10 @@ class Heartbeat:
         self._answered = time.monotonic()
         self._seen: dict[int, tuple[bytes, float]] = {}
 
-    def start(self) -> None:
-        """Begin. Needs the process group, whose store it shares (over a connection of its own)."""
-        # The store lives in torchrun, or in the first rank, and is there for a restarted run too: hence the attempt.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=datetime.timedelta(seconds=PATIENCE_SECONDS),
-        )
-        self._store = dist.PrefixStore(f"fangcun/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{attempt}", store)
+    def start(self, store: dist.Store) -> None:
+        """Begin. `store` is a connection of its own: another's long wait must not hold up the beat."""
+        store.set_timeout(datetime.timedelta(seconds=PATIENCE_SECONDS))
+        self._store = store
         self._store.set(f"host/{self.rank}", socket.gethostname())
         for work in (self._beat, self._watch):
             threading.Thread(target=work, daemon=True, name=f"heartbeat{work.__name__}").start()
