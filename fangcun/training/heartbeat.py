@@ -39,6 +39,7 @@ class Heartbeat:
         store.set_timeout(datetime.timedelta(seconds=PATIENCE_SECONDS))
         self._store = store
         self._store.set(f"host/{self.rank}", socket.gethostname())
+        self._store.add(f"beat/{self.rank}", 0)
         for work in (self._beat, self._watch):
             threading.Thread(target=work, daemon=True, name=f"heartbeat{work.__name__}").start()
 
@@ -57,13 +58,12 @@ class Heartbeat:
             count += 1
             try:
                 self._store.set(f"beat/{self.rank}", str(count))
-                known = [r for r in others if r in self._seen or self._store.check([f"beat/{r}"])]
-                beats = self._store.multi_get([f"beat/{r}" for r in known]) if known else []
+                beats = self._store.multi_get([f"beat/{r}" for r in others])
             except RuntimeError:
                 continue  # the watcher decides
             now = self._answered = time.monotonic()
-            for other, beat in zip(known, beats, strict=True):
-                before, since = self._seen.get(other, (b"", now))
+            for other, beat in zip(others, beats, strict=True):
+                before, since = self._seen.get(other, (beat, now))
                 self._seen[other] = (beat, since if beat == before else now)
                 if beat != b"left" and now - self._seen[other][1] > PATIENCE_SECONDS:
                     self._give_up(f"rank {other} on {self._host(other)} has not been heard of")

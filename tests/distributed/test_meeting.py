@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch.distributed as dist
@@ -67,22 +68,33 @@ import sys, time
 import torch.distributed as dist
 from fangcun.training import heartbeat
 heartbeat.BEAT_SECONDS, heartbeat.PATIENCE_SECONDS = 0.1, 1.0
-store = dist.FileStore(sys.argv[1], 2)
+store = dist.TCPStore("127.0.0.1", int(sys.argv[1]), is_master=False)
 beat = heartbeat.Heartbeat(int(sys.argv[2]), 0, 2)
 beat.start(store)
+print("up", flush=True)
 time.sleep(float(sys.argv[3]))
 beat.stop()
 print("lived")
 """
 
 
-def test_a_silent_rank_ends_the_others_with_one_sentence(tmp_path) -> None:
+@pytest.fixture
+def port() -> Iterator[str]:
+    """Where a store listens, as torchrun's does."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    yield str(store.port)
+    del store
+
+
+def test_a_silent_rank_ends_the_others_with_one_sentence(port: str) -> None:
     def rank(number: int, seconds: float) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", _LISTENER, str(tmp_path / "store"), str(number), str(seconds)]
+        command = [sys.executable, "-c", _LISTENER, port, str(number), str(seconds)]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     listener, silent = rank(0, 60), rank(1, 60)
-    time.sleep(8)
+    for process in (listener, silent):
+        assert process.stdout is not None and process.stdout.readline() == "up\n"
+    time.sleep(2)
     assert listener.poll() is None
     silent.kill()
     silent.wait()
@@ -93,10 +105,10 @@ def test_a_silent_rank_ends_the_others_with_one_sentence(tmp_path) -> None:
     assert "lived" not in out
 
 
-def test_a_rank_that_says_goodbye_is_not_missed(tmp_path) -> None:
-    command = [sys.executable, "-c", _LISTENER, str(tmp_path / "store")]
+def test_a_rank_that_says_goodbye_is_not_missed(port: str) -> None:
+    command = [sys.executable, "-c", _LISTENER, port]
     leaver = subprocess.Popen([*command, "1", "1"])
-    stayer = subprocess.run([*command, "0", "6"], capture_output=True, text=True, timeout=60, check=False)
-    leaver.wait()
+    stayer = subprocess.run([*command, "0", "12"], capture_output=True, text=True, timeout=60, check=False)
+    assert leaver.wait() == 0
     assert stayer.returncode == 0, stayer.stderr
     assert "lived" in stayer.stdout
