@@ -22,7 +22,6 @@ from torch import Tensor
 
 from fangcun.errors import FangcunError
 from fangcun.training.heartbeat import Heartbeat
-from fangcun.training.rendezvous import connect, meet
 
 T = TypeVar("T")
 
@@ -128,23 +127,15 @@ def joined(device_type: str) -> Iterator[Ranks]:
         torch.cuda.set_device(ranks.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     try:
-        store = connect(ranks.rank)
-        attempt = meet(store, ranks.rank, ranks.world_size)
-        dist.init_process_group(
-            backend,
-            store=dist.PrefixStore(attempt, store),
-            rank=ranks.rank,
-            world_size=ranks.world_size,
-            timeout=_TIMEOUT,
-        )
-    except (RuntimeError, ValueError, KeyError, TimeoutError) as error:
+        dist.init_process_group(backend, timeout=_TIMEOUT)
+    except (RuntimeError, ValueError) as error:
         raise FangcunError(
             f"rank {ranks.rank} of {ranks.world_size} on {socket.gethostname()} cannot reach the others "
-            f"({next(iter(str(error).splitlines()), type(error).__name__)}). Start all of them with torchrun; between machines, name the network with "
+            f"({str(error).splitlines()[0]}). Start all of them with torchrun; between machines, name the network with "
             "GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME)."
         ) from error
     heartbeat = Heartbeat(ranks.rank, ranks.local_rank, ranks.world_size)
-    heartbeat.start(dist.PrefixStore(f"{attempt}/heartbeat", connect()))
+    heartbeat.start()
     try:
         yield dataclasses.replace(ranks, patient=dist.new_group(backend="gloo", timeout=_PATIENCE))
         heartbeat.stop()

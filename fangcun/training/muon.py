@@ -19,7 +19,7 @@ from fangcun.training.precision import cpu_computes_bf16
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton–Schulz iteration (Jordan et al. 2024): steepest at zero, singular values end in 0.7 … 1.2."""
 _SMALLEST_NORM = 1e-7
-_ALONE_ROWS = 64
+_ALONE_ROWS = 96
 """On a CPU, matrices with this many rows are iterated one by one: batched products of that size run at half the speed."""
 
 Scale = Literal["match_rms_adamw", "original"]

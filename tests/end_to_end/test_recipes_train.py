@@ -20,6 +20,8 @@ NARROW = {
     "demo": "--model.n_embd 32",
     "shakespeare-char": "--model.n_embd 32",
     "honglou-char": "--model.n_embd 32",
+    "shakespeare-char-fast": "--model.n_embd 32",
+    "honglou-char-fast": "--model.n_embd 32",
     "single-gpu-gated": f"--model.n_embd 48 --model.intermediate_size 64 {FREE_VOCABULARY}",
     "microstories-44m": f"--model.n_embd 50 --model.head_size 8 --model.intermediate_size 64 {FREE_VOCABULARY}",
     "wiki-qwen2-120m": "--model.n_embd 64 --model.intermediate_size 64",
