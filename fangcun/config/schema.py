@@ -218,7 +218,7 @@ class GuardConfig:
     """What happens when a step goes wrong. A step that is not finite is always skipped."""
 
     sigmas: PositiveFloat | None = 10.0
-    """Skip a step whose loss or gradient norm lies this many standard deviations above the mean of the last ones. Null: never."""
+    """Skip a step whose loss, or logarithm of the gradient norm, lies this many standard deviations above the mean of the last ones. Null: never."""
 
     window_steps: PositiveInt = 100
     """Steps that mean and deviation are taken over."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fangcun.errors import FangcunError
 from fangcun.training.heartbeat import Heartbeat
+from fangcun.training.rendezvous import connect, meet
 
 T = TypeVar("T")
 
@@ -127,15 +128,23 @@ def joined(device_type: str) -> Iterator[Ranks]:
         torch.cuda.set_device(ranks.local_rank)
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, timeout=_TIMEOUT)
-    except (RuntimeError, ValueError) as error:
+        store = connect(ranks.rank)
+        attempt = meet(store, ranks.rank, ranks.world_size)
+        dist.init_process_group(
+            backend,
+            store=dist.PrefixStore(attempt, store),
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            timeout=_TIMEOUT,
+        )
+    except (RuntimeError, ValueError, KeyError, TimeoutError) as error:
         raise FangcunError(
             f"rank {ranks.rank} of {ranks.world_size} on {socket.gethostname()} cannot reach the others "
-            f"({str(error).splitlines()[0]}). Start all of them with torchrun; between machines, name the network with "
+            f"({next(iter(str(error).splitlines()), type(error).__name__)}). Start all of them with torchrun; between machines, name the network with "
             "GLOO_SOCKET_IFNAME (and NCCL_SOCKET_IFNAME)."
         ) from error
     heartbeat = Heartbeat(ranks.rank, ranks.local_rank, ranks.world_size)
-    heartbeat.start()
+    heartbeat.start(dist.PrefixStore(f"{attempt}/heartbeat", connect()))
     try:
         yield dataclasses.replace(ranks, patient=dist.new_group(backend="gloo", timeout=_PATIENCE))
         heartbeat.stop()

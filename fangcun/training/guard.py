@@ -58,8 +58,12 @@ class Guard:
             return "" if norm_may_overflow else f"the gradient norm is {norm}"
         if self.config.sigmas is None:
             return ""
-        for name, value, past in (("loss", loss, self.losses), ("gradient norm", norm, self.norms)):
-            limit = _limit(past, self.config.sigmas)
+        limits = (
+            ("loss", loss, _limit(self.losses, self.config.sigmas, least_share=0.01)),
+            # Norms vary by factors: their logarithm is what has a mean and a deviation.
+            ("gradient norm", norm, _exp(_limit(_logs(self.norms), self.config.sigmas, least=0.1))),
+        )
+        for name, value, limit in limits:
             if value > limit:
                 return f"the {name} {value:.4g} is above {limit:.4g} ({self.config.sigmas:g} sigma)"
         return ""
@@ -83,11 +87,22 @@ class Guard:
             setattr(self, name, list(value) if isinstance(value, list) else value)
 
 
-def _limit(past: list[float], sigmas: float) -> float:
-    """Mean + sigmas deviations of `past`; infinite while it is short. A hundredth of the mean is the least deviation."""
+def _limit(past: list[float], sigmas: float, *, least: float = 0.0, least_share: float = 0.0) -> float:
+    """Mean + sigmas deviations of `past`; infinite while it is short.
+
+    The deviation counts as `least`, and as `least_share` of the mean, at least: an even past must not make every wobble
+    a spike.
+    """
     if len(past) < _FEWEST:
         return math.inf
     mean = math.fsum(past) / len(past)
     deviation = math.sqrt(math.fsum((x - mean) ** 2 for x in past) / len(past))
-    # A very even past must not make every wobble a spike.
-    return mean + sigmas * max(deviation, 0.01 * abs(mean))
+    return mean + sigmas * max(deviation, least, least_share * abs(mean))
+
+
+def _logs(values: list[float]) -> list[float]:
+    return [math.log(max(value, 1e-30)) for value in values]
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < 700 else math.inf

@@ -18,7 +18,7 @@ import time
 import torch.distributed as dist
 
 BEAT_SECONDS = 2.0
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 20.0
 """Silence after which a rank counts as gone."""
 
 LOST_EXIT_CODE = 75
@@ -34,18 +34,12 @@ class Heartbeat:
         self._answered = time.monotonic()
         self._seen: dict[int, tuple[bytes, float]] = {}
 
-    def start(self) -> None:
-        """Begin. Needs the process group, whose store it shares (over a connection of its own)."""
-        # The store lives in torchrun, or in the first rank, and is there for a restarted run too: hence the attempt.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.TCPStore(
-            os.environ["MASTER_ADDR"],
-            int(os.environ["MASTER_PORT"]),
-            is_master=False,
-            timeout=datetime.timedelta(seconds=PATIENCE_SECONDS),
-        )
-        self._store = dist.PrefixStore(f"fangcun/{os.environ.get('TORCHELASTIC_RUN_ID', '')}/{attempt}", store)
+    def start(self, store: dist.Store) -> None:
+        """Begin. `store` is a connection of its own: another's long wait must not hold up the beat."""
+        store.set_timeout(datetime.timedelta(seconds=PATIENCE_SECONDS))
+        self._store = store
         self._store.set(f"host/{self.rank}", socket.gethostname())
+        self._store.add(f"beat/{self.rank}", 0)
         for work in (self._beat, self._watch):
             threading.Thread(target=work, daemon=True, name=f"heartbeat{work.__name__}").start()
 
@@ -64,13 +58,12 @@ class Heartbeat:
             count += 1
             try:
                 self._store.set(f"beat/{self.rank}", str(count))
-                known = [r for r in others if r in self._seen or self._store.check([f"beat/{r}"])]
-                beats = self._store.multi_get([f"beat/{r}" for r in known]) if known else []
+                beats = self._store.multi_get([f"beat/{r}" for r in others])
             except RuntimeError:
                 continue  # the watcher decides
             now = self._answered = time.monotonic()
-            for other, beat in zip(known, beats, strict=True):
-                before, since = self._seen.get(other, (b"", now))
+            for other, beat in zip(others, beats, strict=True):
+                before, since = self._seen.get(other, (beat, now))
                 self._seen[other] = (beat, since if beat == before else now)
                 if beat != b"left" and now - self._seen[other][1] > PATIENCE_SECONDS:
                     self._give_up(f"rank {other} on {self._host(other)} has not been heard of")

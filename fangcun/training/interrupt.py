@@ -59,7 +59,8 @@ def stop_on_signals() -> Iterator[Stop]:
                 return
             os._exit(128 + number)
         stop.signal, came_at = number, time.monotonic()
-        os.write(2, b"\nStopping after this step and saving. Once more to leave at once.\n")
+        if os.environ.get("RANK", "0") == "0":  # one voice
+            os.write(2, b"\nStopping after this step and saving. Once more to leave at once.\n")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
