@@ -40,7 +40,7 @@ def fangcun_step(
     from fangcun.config import ModelConfig, OptimizerConfig, resolve_model
     from fangcun.model import Transformer, initialize, recompute_blocks
     from fangcun.training import Compute, Objective, Parallel, build_optimizers, train_step
-    from fangcun.training.cpu import keep_freed_memory, samples_at_once
+    from fangcun.training.cpu import samples_at_once, tune_allocator
 
     shape: dict[str, Any] = {
         "n_layer": s["L"],
@@ -66,7 +66,7 @@ def fangcun_step(
         recompute_blocks(model)
     optimizers = build_optimizers(model, OptimizerConfig(lr=4e-4))
     # As `fangcun pretrain` does on a CPU.
-    keep_freed_memory()
+    tune_allocator(keep=not checkpointing)
     at_once = samples_at_once(model.config, s["B"], s["T"], torch.device("cpu"))
     objective = Objective(model)
     if compiled:

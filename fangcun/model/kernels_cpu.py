@@ -97,16 +97,31 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
 # ---------------------------------------------------------------------- embedding
 
 
-def embed(ids: Tensor, weight: Tensor) -> Tensor:
-    """Rows `ids` of `weight`."""
-    return _Embed.apply(ids, weight) if pays(weight) else F.embedding(ids, weight)
+LARGE = 1 << 20
+"""Entries from which on a second tensor of the embedding's size costs more than sparse bookkeeping."""
+
+
+def embed(ids: Tensor, weight: Tensor, tied: bool) -> Tensor:
+    """Rows `ids` of `weight`. The gradient of a large `tied` embedding is sparse, for the head's dense one is to take it in.
+
+    A dense one would be a second tensor of the weight's size, 127 MiB at 65,024 x 512, filled with zeros and added up.
+    """
+    return _Embed.apply(ids, weight, tied and weight.numel() >= LARGE) if pays(weight) else F.embedding(ids, weight)
+
+
+def give_gradient_last(weight: Tensor) -> Tensor:
+    """`weight`, for the head of a tied model: asked for before `embed`, its gradient is added after that of `embed`.
+
+    Autograd adds a dense gradient to a sparse one in place, but a sparse one to a dense one by a copy.
+    """
+    return _Last.apply(weight) if pays(weight) else weight
 
 
 class _Embed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ids: Tensor, weight: Tensor) -> Tensor:
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, sparse: bool) -> Tensor:
         ctx.save_for_backward(ids)
-        ctx.shape = weight.shape
+        ctx.shape, ctx.sparse = weight.shape, sparse
         return F.embedding(ids, weight)
 
     @staticmethod
@@ -114,5 +129,20 @@ class _Embed(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore[bad-override]
         (ids,) = ctx.saved_tensors
         gradient = grad_outputs[0].reshape(-1, ctx.shape[1])
+        if ctx.sparse:
+            return None, torch.sparse_coo_tensor(ids.reshape(1, -1), gradient, ctx.shape, check_invariants=False), None
         # Torch's own walks all ids once for each part of the vocabulary.
-        return None, gradient.new_zeros(ctx.shape).index_add_(0, ids.flatten(), gradient)
+        return None, gradient.new_zeros(ctx.shape).index_add_(0, ids.flatten(), gradient), None
+
+
+class _Last(torch.autograd.Function):
+    """Of two nodes that are ready autograd runs the younger first."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore[bad-override]
+        return grad_outputs[0]

@@ -103,7 +103,7 @@ class Transformer(nn.Module):
         start = 0 if cache is None else cache.length
         if cache is not None:
             cache.reserve(T)
-        x = embed(ids, self.embedding.weight)
+        x = embed(ids, self.embedding.weight, tied=self.head is None)
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.n_embd)
         if self.ngrams is not None:

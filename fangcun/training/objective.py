@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fangcun.model import Transformer
+from fangcun.model.kernels_cpu import give_gradient_last
 from fangcun.model.loss import head_loss_sum
 
 
@@ -21,4 +22,5 @@ class Objective(nn.Module):
     def forward(self, ids: Tensor, targets: Tensor) -> Tensor:
         """(B, T) ids and (B, T) targets (-100: none) -> cross entropy in nats, summed: a float32 scalar."""
         model = self.model
-        return head_loss_sum(model.hidden(ids), model.head_weight, targets, softcap=model.config.logit_softcap)
+        weight = give_gradient_last(model.head_weight)
+        return head_loss_sum(model.hidden(ids), weight, targets, softcap=model.config.logit_softcap)

@@ -18,7 +18,7 @@ from fangcun.model import Transformer, check_exportable, initialize, load_model,
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import Batches, TokenSplit, check_tokenizer, open_split
 from fangcun.training.checkpoint import Progress, read_progress, restore_checkpoint
-from fangcun.training.cpu import keep_freed_memory, samples_at_once
+from fangcun.training.cpu import samples_at_once, tune_allocator
 from fangcun.training.distributed import Ranks, lost_rank
 from fangcun.training.interrupt import stop_on_signals
 from fangcun.training.limits import plan_horizon
@@ -120,7 +120,7 @@ def pretrain(
         return Outcome(True, 0)
     torch.set_num_threads(compute.num_threads)
     if compute.device.type == "cpu":
-        keep_freed_memory()
+        tune_allocator(keep=not recipe.train.activation_checkpointing)
     model = fresh_model or Transformer(config)
     if fresh_model is None and start is None:
         initialize(model, recipe.seed, recipe.init)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from shapes import random_ids, random_model, small_config
 
 from fangcun.model import kernels_cpu
-from fangcun.model.kernels_cpu import embed, pays, plain_rms_norm, plain_rotation, rms_norm, rotation
+from fangcun.model.kernels_cpu import (
+    embed,
+    give_gradient_last,
+    pays,
+    plain_rms_norm,
+    plain_rotation,
+    rms_norm,
+    rotation,
+)
 from fangcun.model.loss import head_loss_sum
 
 
@@ -56,12 +64,29 @@ def test_rotation(length: int, heads: int, half: int, seed: int) -> None:
     torch.testing.assert_close(grads_like(ours, [whole], seed), grads_like(plain, [whole], seed))
 
 
-def test_embedding() -> None:
+@pytest.mark.parametrize("tied", [True, False])
+def test_embedding(tied: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels_cpu, "LARGE", 0)
     torch.manual_seed(0)
     weight, ids = torch.randn(11, 4).requires_grad_(), torch.randint(0, 11, (3, 7))
-    ours, plain = embed(ids, weight), torch.nn.functional.embedding(ids, weight)
+    ours, plain = embed(ids, weight, tied), torch.nn.functional.embedding(ids, weight)
     assert torch.equal(ours, plain)
-    torch.testing.assert_close(grads_like(ours, [weight], 1), grads_like(plain, [weight], 1))
+    (got,), (wanted,) = grads_like(ours, [weight], 1), grads_like(plain, [weight], 1)
+    assert got.is_sparse == tied
+    torch.testing.assert_close(got.to_dense() if tied else got, wanted)
+
+
+def test_the_gradient_of_a_tied_embedding_needs_no_second_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tensor that the head's loss made takes the embedding's part in and becomes .grad itself."""
+    monkeypatch.setattr(kernels_cpu, "LARGE", 0)
+    config = small_config()
+    model, ids = random_model(config), random_ids(config)
+    weight = give_gradient_last(model.head_weight)
+    loss = head_loss_sum(model.hidden(ids), weight, ids, rows_at_once=7)
+    address = loss.grad_fn.gradients[1].data_ptr()  # type: ignore[union-attr]
+    loss.backward()
+    assert model.embedding.weight.grad is not None
+    assert model.embedding.weight.grad.data_ptr() == address
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -71,6 +96,7 @@ def test_embedding() -> None:
 def test_a_training_step_has_the_gradients_of_the_plain_model(
     tied: bool, shape: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kernels_cpu, "LARGE", 0)
     config = small_config(tie_embeddings=tied, **shape)
     model, ids = random_model(config), random_ids(config)
     found = []
@@ -78,7 +104,8 @@ def test_a_training_step_has_the_gradients_of_the_plain_model(
         if plain:
             monkeypatch.setattr(kernels_cpu, "pays", lambda *_: False)
         for _ in range(2):  # two micro-batches: the second adds to what is there
-            head_loss_sum(model.hidden(ids), model.head_weight, ids.roll(-1, 1)).backward()
+            weight = give_gradient_last(model.head_weight)
+            head_loss_sum(model.hidden(ids), weight, ids.roll(-1, 1), rows_at_once=7).backward()
         found.append({name: p.grad for name, p in model.named_parameters()})
         model.zero_grad(set_to_none=True)
     for name, wanted in found[1].items():

@@ -37,21 +37,40 @@ def test_dropout_noise_is_not_changed_by_the_cache() -> None:
     assert samples_at_once(config, 64, 1024, CPU) == 64
 
 
+def in_a_fresh_process(program: str) -> int:
+    """What `program` prints. What this process has allocated so far would decide where its tensors come to lie."""
+    told = "import resource, torch\nfrom fangcun.training.cpu import tune_allocator\n" + program
+    said = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True).stdout.strip()
+    if said == "not told":
+        pytest.skip("this C library has no mallopt")
+    return int(said)
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
-def test_a_second_tensor_of_the_same_size_is_no_new_memory() -> None:
-    program = """
-import resource, torch
-from fangcun.training.cpu import keep_freed_memory
-told = keep_freed_memory()
-faults = []
+def test_kept_memory_serves_the_next_tensor_of_the_same_size() -> None:
+    faults = in_a_fresh_process("""
+told, faults = tune_allocator(keep=True), []
 for _ in range(12):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(4 << 20)  # 16 MiB, 4,096 pages
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-print(sum(faults[6:]) if told else "no mallopt")
-"""
-    # In a process of its own: what this one has allocated so far decides where the first few tensors come to lie.
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
-    if said == "no mallopt":
-        pytest.skip("this C library has no mallopt")
-    assert int(said) < 4096
+print(sum(faults[6:]) if told else "not told")
+""")
+    assert faults < 4096
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_returned_memory_is_gone_at_once() -> None:
+    pages_left = in_a_fresh_process("""
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+told, tensors = tune_allocator(keep=False), []
+torch.ones(1)
+before = pages()
+for _ in range(20):
+    tensors.append(torch.ones(1 << 20))  # 4 MiB
+last = tensors.pop()  # what lies at the end must not hold the rest
+tensors.clear()
+print(pages() - before if told else "not told")
+""")
+    assert pages_left < 3 * 1024
