@@ -21,7 +21,7 @@ def check_torchao() -> None:
     if importlib.util.find_spec("torchao") is None:
         raise FangcunError(
             "optimizer.name: adamw8bit needs the package torchao, which is not installed. "
-            "Run pip install 'fangcun[optim]', or take --optimizer.name adamw."
+            "Run pip install torchao, or take --optimizer.name adamw."
         )
 
 

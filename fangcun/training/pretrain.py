@@ -27,7 +27,7 @@ from fangcun.training.parallel import Parallel, spread
 from fangcun.training.precision import Compute, choose_compute
 from fangcun.training.reporter import Reporter
 from fangcun.training.resume import check_tokens, choose_checkpoint, flatten, resume_to_record, resumed_from
-from fangcun.training.trackers import open_trackers
+from fangcun.training.trackers import Tracker, open_trackers
 from fangcun.training.trainer import Trainer
 
 
@@ -140,18 +140,24 @@ def pretrain(
     if not val.n_tokens:
         console.warn("the validation split is empty: no validation loss, no best checkpoint.")
     resumed = progress.step if progress.step or list_checkpoints(run) else -1
-    reporter = Reporter(run, console, resume_step=resumed, drop_evaluations=not progress.settled, speaks=ranks.is_first)
-    if ranks.is_first:
-        reporter.trackers = open_trackers(
+
+    def trackers_from(step: int) -> list[Tracker]:
+        opened = open_trackers(
             recipe.trackers,
             run,
             title=run.resolve().name,
             settings=settings["recipe"],
-            resume_step=resumed,
+            resume_step=step,
             warn=console.warn,
         )
-        for tracker in reporter.trackers:
+        for tracker in opened:
             console.say(f"tracker    {tracker.hint}")
+        return opened
+
+    reporter = Reporter(
+        run, console, resume_step=resumed, drop_evaluations=not progress.settled, speaks=ranks.is_first,
+        open_trackers=trackers_from,
+    )  # fmt: skip
     with stop_on_signals() as stop:
         first = progress.step
         trainer = Trainer(

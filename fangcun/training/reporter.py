@@ -5,7 +5,7 @@ One rank speaks, the first; on the others everything here is silent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,26 @@ class Reporter:
         resume_step: int,
         drop_evaluations: bool = False,
         speaks: bool = True,
+        open_trackers: Callable[[int], Sequence[Tracker]] | None = None,
     ) -> None:
-        """Records beyond `resume_step` are cut off (see `StepLog`). speaks: false on all ranks but the first."""
-        self.run, self.console, self.speaks = run, console, speaks
-        self.trackers: Sequence[Tracker] = ()
-        """To be set once the files are cut, which is when trackers may be opened."""
+        """Records beyond `resume_step` are cut off (see `StepLog`).
+
+        speaks: false on all ranks but the first. open_trackers: opens the trackers, given the step that the run goes on
+        from, once the files are cut.
+        """
+        self.run, self.console, self.speaks, self._open_trackers = run, console, speaks, open_trackers
         self._open(resume_step, drop_evaluations)
 
     def _open(self, resume_step: int, drop_evaluations: bool) -> None:
         self._logs: dict[str, StepLog] = {}
-        if self.speaks:
-            for name in ("metrics", "samples"):
-                path = self.run / f"{name}.jsonl"
-                self._logs[name] = StepLog(path, resume_step=resume_step, drop_evaluations=drop_evaluations)
+        self.trackers: Sequence[Tracker] = ()
+        if not self.speaks:
+            return
+        for name in ("metrics", "samples"):
+            path = self.run / f"{name}.jsonl"
+            self._logs[name] = StepLog(path, resume_step=resume_step, drop_evaluations=drop_evaluations)
+        if self._open_trackers is not None:
+            self.trackers = self._open_trackers(resume_step)
 
     def record(self, record: Mapping[str, Any]) -> None:
         """A line of metrics.jsonl (with `kind` and `step`), and a point on each tracker's curves."""
@@ -77,16 +84,13 @@ class Reporter:
             log.sync()
 
     def rewind(self, step: int) -> None:
-        """Cut the files back to `step`, to which the run has gone back. Trackers keep what they have."""
-        self._close_files()
+        """Cut files and curves back to `step`, to which the run has gone back."""
+        self.close()
         self._open(step, drop_evaluations=False)
 
     def close(self) -> None:
         """Close the files and end the trackers."""
-        self._close_files()
-        for tracker in self.trackers:
-            tracker.finish()
-
-    def _close_files(self) -> None:
         for log in self._logs.values():
             log.close()
+        for tracker in self.trackers:
+            tracker.finish()
