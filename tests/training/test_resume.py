@@ -47,6 +47,18 @@ def test_resume_is_bitwise_equal(tmp_path: Path, text: Path, precision: str, mic
     assert samples[0] == samples[1] != []
 
 
+def test_resume_is_bitwise_equal_with_muon_wsd_and_a_table_of_pairs(tmp_path: Path, text: Path) -> None:
+    flags = ["--optimizer.name", "muon", "--optimizer.muon_lr", "0.01", "--train.lr_schedule", "wsd"]
+    flags += ["--train.lr_decay_share", "0.5", "--train.lr_decay_steps", "6", "--init.zero_residual", "true"]
+    flags += ["--model.ngram_rows", "500", "--model.ngram_length", "3", "--model.exportable", "false"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run_tiny(text, whole, *flags) == 0
+    assert run_tiny(text, cut, *flags, "--train.max_steps", "4") == 0
+    assert run_tiny(text, cut, *flags) == 0
+    newest = [list_checkpoints(run)[-1] for run in (whole, cut)]
+    assert weights_of(newest[0]) == weights_of(newest[1])
+
+
 def test_records_after_the_last_checkpoint_are_not_doubled(tmp_path: Path, text: Path) -> None:
     run = tmp_path / "run"
     assert run_tiny(text, run, "--train.max_steps", "4", "--train.lr_decay_steps", "6") == 0
