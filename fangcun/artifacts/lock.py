@@ -104,7 +104,8 @@ def _write(handle: int, owner: Owner) -> None:
 class RunLock:
     """`with RunLock(folder):` holds the folder for writing. Raises FangcunError when another live process holds it.
 
-    A lock from another host is trusted for as long as it stands: its owner cannot be asked from here.
+    A lock from another host is trusted for as long as it stands: its owner cannot be asked from here. Only a lock of the
+    same job of torchrun's is taken over, see `_job`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -205,6 +206,8 @@ class RunLock:
         owner = _read(self.path)
         if owner is None:
             return
+        if owner["host"] != socket.gethostname() and owner.get("job") and owner["job"] == _job():
+            return  # the same job, whose first rank is on another machine now that it was started again
         # Who held the system's lock holds it no more, for we have it: dead, whoever has his pid now.
         gone = locked and bool(owner.get("system_lock"))
         if owner["host"] != socket.gethostname() or (not gone and _alive(owner)):
@@ -256,6 +259,16 @@ class RunLock:
         )
 
 
+def _job() -> str:
+    """torchrun's name for what this process belongs to, kept when it is started again; "" without one.
+
+    torchrun ends every process of a job before it starts them again, but on which machine the first rank then is it
+    chooses anew. (Its default name is no name.)
+    """
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    return "" if run_id == "none" else run_id
+
+
 def _me(*, system_lock: bool) -> Owner:
     return {
         "host": socket.gethostname(),
@@ -263,4 +276,5 @@ def _me(*, system_lock: bool) -> Owner:
         "start": _process(os.getpid())[1],
         "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         "system_lock": system_lock,
+        "job": _job(),
     }

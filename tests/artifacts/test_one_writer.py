@@ -55,6 +55,30 @@ def test_recycled_pid_does_not_hold_the_lock(tmp_path: Path) -> None:
         pass
 
 
+def test_a_job_that_was_started_again_takes_its_own_lock_from_another_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = {"host": "elsewhere", "pid": 1, "start": "", "since": "then", "system_lock": True, "job": "slurm-17"}
+    for mine, taken in ((None, False), ("none", False), ("slurm-18", False), ("slurm-17", True)):
+        (tmp_path / "writer.lock").write_text(json.dumps(owner))
+        if mine is not None:
+            monkeypatch.setenv("TORCHELASTIC_RUN_ID", mine)
+        if taken:
+            with RunLock(tmp_path):
+                assert json.loads((tmp_path / "writer.lock").read_text())["job"] == "slurm-17"
+        else:
+            with pytest.raises(FangcunError, match="on host elsewhere"), RunLock(tmp_path):
+                pass
+
+
+def test_a_living_process_of_the_same_job_and_machine_keeps_its_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "slurm-17")
+    with RunLock(tmp_path), pytest.raises(FangcunError, match="on this machine"), RunLock(tmp_path):
+        pass
+
+
 def test_lock_of_another_host_is_respected(tmp_path: Path) -> None:
     owner = {"host": "elsewhere", "pid": 1, "start": "", "since": "then"}
     (tmp_path / "writer.lock").write_text(json.dumps(owner))
