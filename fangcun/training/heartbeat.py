@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import signal
 import socket
 import sys
 import threading
@@ -21,6 +22,8 @@ BEAT_SECONDS = 2.0
 PATIENCE_SECONDS = 20.0
 """Silence after which a rank counts as gone."""
 
+_FAREWELL_SECONDS = 5.0
+"""What torchrun gets to end by itself."""
 LOST_EXIT_CODE = 75
 """EX_TEMPFAIL: the same command again will go on."""
 
@@ -71,14 +74,16 @@ class Heartbeat:
     def _watch(self) -> None:
         while not self._stop.wait(1.0):
             if time.monotonic() - self._answered > PATIENCE_SECONDS + BEAT_SECONDS:
-                self._give_up(f"the job's first machine ({os.environ['MASTER_ADDR']}) has not answered")
+                self._give_up(
+                    f"the job's first machine ({os.environ['MASTER_ADDR']}) has not answered", end_torchrun=True
+                )
 
     def _host(self, rank: int) -> str:
         with contextlib.suppress(RuntimeError):
             return self._store.get(f"host/{rank}").decode()
         return "another machine"
 
-    def _give_up(self, what: str) -> None:
+    def _give_up(self, what: str, *, end_torchrun: bool = False) -> None:
         if self._stop.is_set():
             return
         self._stop.set()
@@ -89,4 +94,17 @@ class Heartbeat:
                 file=sys.stderr,
                 flush=True,
             )
+            if end_torchrun and "TORCHELASTIC_RUN_ID" in os.environ:
+                _end_parent()
         os._exit(LOST_EXIT_CODE)  # the main thread waits in a collective and cannot be woken
+
+
+def _end_parent() -> None:
+    """End torchrun, which talks to the same dead machine, without a timeout: it would hang for a quarter of an hour."""
+    agent = os.getppid()
+    for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        with contextlib.suppress(OSError):
+            os.kill(agent, number)
+        give_up = time.monotonic() + _FAREWELL_SECONDS
+        while os.getppid() == agent and time.monotonic() < give_up:
+            time.sleep(0.1)
