@@ -36,8 +36,10 @@ time_is_up=
 trap 'time_is_up=yes; echo "fangcun: time is nearly up: saving, then back into the queue"; scancel --signal=TERM "$SLURM_JOB_ID"' USR1
 trap 'echo "fangcun: told to end: waiting for the run to save"' TERM
 
+# is_host: the first node keeps the list of who is there; torchrun alone knows it only where host and node have one name.
 # --wait: when one node ends and another does not, the job ends after a minute instead of holding its nodes.
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=60 \
+  bash -c 'PET_RDZV_CONF="join_timeout=120,read_timeout=30,is_host=$((SLURM_NODEID == 0))" exec "$@"' bash \
   {python} -m torch.distributed.run \
   --nnodes={nodes} --nproc-per-node={processes} --max-restarts={max_restarts} \
   --rdzv-backend=c10d --rdzv-endpoint="$first_node:$port" --rdzv-id="slurm-$SLURM_JOB_ID" \

@@ -18,15 +18,19 @@ from fangcun.training import read_steps
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Slurm runs on Linux")]
 
 LONG = ["--train.max_steps", "400", "--train.save_interval", "100000", "--eval.interval", "100000",
-        "--samples.interval", "100000", "--train.lr_decay_steps", "400"]  # fmt: skip
+        "--samples.interval", "100000", "--train.lr_decay_steps", "400", "--train.micro_batch_size", "2"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(the text, a run over it that nobody interrupted)."""
+    """(the text, a run of two processes over it that nobody interrupted)."""
     folder = tmp_path_factory.mktemp("undisturbed")
     text = write_story(folder)
-    done = fangcun("run", "demo", *tiny_flags(*LONG, "--text", str(text), "--out", str(folder / "run")))
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "fangcun", "run", "demo", *tiny_flags(*LONG, "--text", str(text), "--out", str(folder / "run"))],
+        capture_output=True, encoding="utf-8", errors="replace", timeout=240, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return text, folder / "run"
 
@@ -71,7 +75,7 @@ def test_a_job_that_slurm_interrupts_twice_ends_with_the_weights_of_the_undistur
     text, whole = undisturbed
     run = tmp_path / "有 空格's run"  # a path that needs quoting everywhere
     again = ["launch", "slurm", "demo", *tiny_flags(*LONG, "--text", str(text), "--out", str(run))]
-    job = submit(slurm, text, run, "--time", "00:30:00")
+    job = submit(slurm, text, run, "--nodes", "2", "--time", "00:30:00")
     wait_for_steps(slurm, job, run, 20)
     second = fangcun(*again, env=slurm.environment)
     assert second.returncode == 1 and f"job {job}" in second.stderr and "RUNNING" in second.stderr
