@@ -31,6 +31,7 @@ from fangcun.training.limits import Horizon
 from fangcun.training.metrics import memory_bytes
 from fangcun.training.parallel import Parallel
 from fangcun.training.precision import Compute
+from fangcun.training.prefetch import Prefetch
 from fangcun.training.reporter import Reporter
 from fangcun.training.saving import Saver
 from fangcun.training.schedules import learning_rate
@@ -90,6 +91,7 @@ class Trainer:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         block_size = recipe.train.max_seq_length or model.config.block_size
         self.batches = Batches(train, block_size, recipe.seed)
+        self.prefetch = Prefetch(self.batches.fetch, compute.device)
         self.guard = Guard(recipe.guard)
         if progress.guard:
             self.guard.restore(progress.guard)
@@ -132,6 +134,7 @@ class Trainer:
                     return False
                 self._step()
         finally:
+            self.prefetch.close()
             self.reporter.close()
 
     def _must_stop(self) -> bool:
@@ -213,10 +216,13 @@ class Trainer:
             self.saver.wait()
 
     def _fetch(self) -> tuple[Tensor, Tensor]:
-        """This rank's part of the next global batch."""
+        """This rank's part of the next global batch; the one after it is fetched while the step runs."""
         asked = time.perf_counter()
-        count = self.recipe.train.global_batch_size // self.ranks.world_size
-        batch = self.batches.fetch(self.progress.samples + self.ranks.rank * count, count)
+        step_samples = self.recipe.train.global_batch_size
+        count = step_samples // self.ranks.world_size
+        first = self.progress.samples + self.ranks.rank * count
+        last = self.progress.step + 1 == self.horizon.last_step
+        batch = self.prefetch.get(first, count, then=None if last else first + step_samples)
         self._meter.waited_seconds += time.perf_counter() - asked
         return batch
 
