@@ -263,6 +263,15 @@ def _machine(found: _Findings, recipe: Recipe) -> None:
         found.error(["device"], f"expected auto, cpu, cuda, cuda:N or mps, got '{recipe.device}'.")
     if recipe.device == "cpu" and recipe.precision == "16-mixed":
         found.error(["precision", "device"], "16-mixed needs a CUDA device; on cpu use bf16-mixed (or 32-true).")
+    if recipe.precision == "bf16-true" and recipe.train.strategy == "fsdp":
+        found.error(
+            ["precision", "train.strategy"],
+            "fsdp computes with bf16 weights and keeps float32 ones under bf16-mixed; use that.",
+        )
+    if recipe.precision == "16-mixed" and recipe.train.strategy == "fsdp":
+        found.error(
+            ["precision", "train.strategy"], "16-mixed does not work with fsdp; use bf16-mixed, or strategy ddp."
+        )
     if recipe.device == "mps" and recipe.precision not in ("auto", "32-true"):
         found.error(["precision", "device"], f"{recipe.precision} is not supported on mps; use 32-true.")
     if recipe.resume == "":

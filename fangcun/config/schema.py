@@ -15,7 +15,7 @@ from fangcun.config.constraints import (
 )
 from fangcun.config.model import ModelConfig
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"]
 
 
 @dataclass
@@ -348,7 +348,7 @@ class Recipe:
     """Trackers."""
 
     precision: Precision = "auto"
-    """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true."""
+    """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true. bf16-true computes with weights in bf16 and keeps float32 masters."""
 
     device: str = "auto"
     """cpu, cuda, cuda:1, mps (Apple's GPU, in 32-true only). auto: cuda or mps when torch sees one."""

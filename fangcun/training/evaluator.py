@@ -40,7 +40,9 @@ class Evaluator:
         pause: Callable[[], None],
     ) -> None:
         """pause: called between the pieces of the work; what it raises ends it."""
-        self.recipe, self.model, self.parallel, self.compute = recipe, model, parallel, compute
+        # What is measured is what computes.
+        self.model = model if parallel.low is None else parallel.low.model
+        self.recipe, self.parallel, self.compute = recipe, parallel, compute
         self.tokenizer, self.train_split, self.val_split = tokenizer, train, val
         self.n_windows, self.block_size, self.prompts = n_windows, block_size, prompts
         self.reporter, self.pause = reporter, pause

@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fangcun.model import Transformer
 from fangcun.training.distributed import Ranks
+from fangcun.training.low_copy import LowCopy
 from fangcun.training.objective import Objective
 from fangcun.training.precision import Compute
 
@@ -31,6 +32,8 @@ class Parallel:
     """(ids, targets) -> summed cross entropy of this rank's samples."""
     ranks: Ranks = Ranks()  # noqa: RUF009  (frozen)
     sharded: bool = False
+    low: LowCopy | None = None
+    """The bf16 copy that computes in place of the model, under bf16-true."""
 
     @property
     def gradient_scale(self) -> int:
@@ -40,7 +43,7 @@ class Parallel:
     @contextlib.contextmanager
     def micro_batch(self, *, last: bool):
         """Around forward and backward of one micro-batch: gradients travel with the last one of a step alone."""
-        if self.ranks.world_size == 1:
+        if self.ranks.world_size == 1 or self.low is not None:  # the copy's gradients do not stay from one to the next
             yield
         elif self.sharded:
             self.objective.set_requires_gradient_sync(last)  # type: ignore[attr-defined]
@@ -51,24 +54,35 @@ class Parallel:
             with self.objective.no_sync():  # type: ignore[attr-defined]
                 yield
 
+    def collect(self) -> None:
+        """After the backward pass of a micro-batch: gradients to where the optimizer looks for them."""
+        if self.low is not None:
+            self.low.collect()
+
+    def refresh(self) -> None:
+        """After the weights have changed: what computes learns of it."""
+        if self.low is not None:
+            self.low.refresh()
+
 
 def spread(model: Transformer, compute: Compute, ranks: Ranks, strategy: Strategy) -> Parallel:
     """The objective of `model` as this rank runs it. Sharding replaces the model's parameters: optimizers come after.
 
     `model` lies on the device already, with the same weights on every rank.
     """
-    objective = Objective(model)
+    low = LowCopy(model) if compute.precision == "bf16-true" else None
+    objective = Objective(model if low is None else low.model)
     if ranks.world_size > 1 and strategy == "fsdp":
         return Parallel(_shard(objective, compute, ranks), ranks, sharded=True)
     if compute.compile:
         objective.compile()
     if ranks.world_size == 1:
-        return Parallel(objective, ranks)
+        return Parallel(objective, ranks, low=low)
     devices = [compute.device] if compute.device.type == "cuda" else None
     replicated = DistributedDataParallel(
         objective, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
     )
-    return Parallel(replicated, ranks)
+    return Parallel(replicated, ranks, low=low)
 
 
 def _shard(objective: Objective, compute: Compute, ranks: Ranks) -> nn.Module:

@@ -27,7 +27,7 @@ class Compute:
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context in which forward passes run."""
-        if self.precision == "32-true":
+        if self.precision in ("32-true", "bf16-true"):
             return contextlib.nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)

@@ -131,6 +131,7 @@ def pretrain(
     optimizers = build_optimizers(model, recipe.optimizer)
     if start is not None:
         restore_checkpoint(start, model, optimizers)
+        parallel.refresh()
     scaler = None
     if compute.precision == "16-mixed":
         scaler = torch.amp.GradScaler(compute.device.type)

@@ -85,6 +85,7 @@ def train_step(
                 micro_sum = parallel.objective(x, y)
             loss = micro_sum * scale
             (scaler.scale(loss) if scaler else loss).backward()
+            parallel.collect()
         told[0] += micro_sum.detach()
     optimizers = list(optimizers)
     if scaler:
@@ -105,6 +106,7 @@ def train_step(
                 scaler.step(optimizer)
             else:
                 optimizer.step()
+        parallel.refresh()
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     if scaler:

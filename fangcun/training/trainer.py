@@ -265,6 +265,7 @@ class Trainer:
             )
         good = kept[-1]
         progress = restore_checkpoint(good, self.model, self.optimizers)
+        self.parallel.refresh()
         self._tried.append(good)
         if self.ranks.is_first:
             remove_checkpoints([f for f in list_checkpoints(self.run) if f.name > good.name])
