@@ -10,14 +10,16 @@ import errno
 import io
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TextIO, cast
 
-from fangcun.errors import ConfigError, FangcunError
+from fangcun.errors import ConfigError, FangcunError, LostRankError
 
 RECIPE_VERBS = ("run", "demo", "corpus", "tokenizer", "pack", "pretrain")
 _HELP = {"--help", "-h"}
+_SECONDS_FOR_THE_FIRST_RANK = 5.0
 _DISK_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _BUGS = {errno.EBADF, errno.EINVAL, errno.EFAULT}
@@ -39,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except FangcunError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(str(error), error.exit_code, at_once=isinstance(error, LostRankError))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
@@ -118,7 +120,14 @@ def _run_app(tokens: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(message: str, code: int, *, at_once: bool = False) -> int:
+    rank = os.environ.get("RANK", "0")
+    if rank != "0":
+        # What the first rank says too is said once: torchrun ends the others when it has failed. At a loss one a machine
+        # speaks, and the second, in case that the first was lost.
+        if not at_once or os.environ.get("LOCAL_RANK", "0") not in ("0", "1"):
+            time.sleep(_SECONDS_FOR_THE_FIRST_RANK)
+        message = f"[rank {rank}] {message}"
     print(f"error: {message}", file=sys.stderr)
     return code
 

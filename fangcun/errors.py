@@ -15,6 +15,10 @@ class FangcunError(Exception):
     exit_code = 1
 
 
+class LostRankError(FangcunError):
+    """Another process of this run is gone. Every process that is left says so: the first may be the one that is gone."""
+
+
 class ConfigError(FangcunError):
     """A recipe, a flag or a model configuration that cannot be meant. Exit code 2, as for usage errors."""
 

@@ -113,12 +113,15 @@ def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
     if not begun:
         check_inputs(loaded, verb)
     if verb not in _LAST_STAGE:
+        from fangcun.training.distributed import ranks_from_environment
         from fangcun.training.optimizers import check_optimizer
         from fangcun.training.precision import choose_compute
+        from fangcun.training.pretrain import share_micro_batch
         from fangcun.training.resume import flatten
         from fangcun.training.trackers import check_trackers
 
         choose_compute(loaded.recipe)
+        share_micro_batch(loaded.recipe, ranks_from_environment())
         check_trackers(loaded.recipe.trackers, flatten(loaded.recipe))
         check_optimizer(loaded.recipe.optimizer)
         if loaded.recipe.init_from is not None and not begun:

@@ -13,7 +13,7 @@ import torch
 from fangcun.artifacts import list_checkpoints, read_manifest, write_text_atomic
 from fangcun.config import Recipe, count_parameters, dump_recipe, resolve_model
 from fangcun.console import Console
-from fangcun.errors import FangcunError
+from fangcun.errors import FangcunError, LostRankError
 from fangcun.model import Transformer, check_exportable, initialize, load_model, read_config, recompute_blocks
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import Batches, TokenSplit, check_tokenizer, open_split
@@ -172,7 +172,7 @@ def pretrain(
             finished = trainer.fit()
         except Exception as error:
             if ranks.world_size > 1 and lost_rank(error):
-                raise FangcunError(_tell_loss(run)) from error
+                raise LostRankError(_tell_loss(run)) from error
             raise
         if not finished:
             return Outcome(False, trainer.progress.step - first, stop.exit_code, stop.name)
