@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from fangcun.artifacts import MANIFEST, list_checkpoints, read_manifest
 from fangcun.errors import FangcunError
 from fangcun.model import Transformer, load_model, load_weights, save_model, write_tensors
 from fangcun.tokenizer import Tokenizer
 from fangcun.training.optimizer_state import WHOLE_FILE, placed_like, read_optimizer_state, restore_optimizers
+from fangcun.training.tensors import is_sharded
 
 STATE_FOLDER = "training_state"
 
@@ -129,7 +129,7 @@ def read_progress(folder: Path) -> Progress:
 def restore_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.optim.Optimizer]) -> Progress:
     """Load weights and optimizer state in place, sharded or not, and return the progress."""
     progress = read_progress(folder)
-    if any(isinstance(p, DTensor) for p in model.parameters()):
+    if any(is_sharded(p) for p in model.parameters()):
         whole = load_model(folder).state_dict()
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fangcun.model import Transformer, parameter_kinds
 from fangcun.training.distributed import Ranks
+from fangcun.training.tensors import is_sharded, local
 
 _MATRICES = 8
 
@@ -23,12 +24,12 @@ class UpdateRatio:
         count = min(_MATRICES, len(matrices))
         self.chosen = [matrices[len(matrices) * k // count] for k in range(count)]
         self.ranks = ranks
-        self.sharded = any(_local(p) is not p for p in self.chosen)
+        self.sharded = any(is_sharded(p) for p in self.chosen)
         self._before: list[Tensor] = []
 
     def before(self) -> None:
         """Call before the step: keeps a copy of the chosen matrices."""
-        self._before = [_local(p).detach().clone() for p in self.chosen]
+        self._before = [local(p).detach().clone() for p in self.chosen]
 
     def after(self) -> float | None:
         """The ratio of the step since `before`; None where there is nothing to measure. All ranks call it together."""
@@ -37,7 +38,7 @@ class UpdateRatio:
         squares = []
         with torch.no_grad():
             for kept, parameter in zip(self._before, self.chosen, strict=True):
-                change = _local(parameter) - kept
+                change = local(parameter) - kept
                 squares += [change.float().square().sum(), kept.float().square().sum()]
         self._before = []
         numbers = torch.stack(squares).tolist()
@@ -45,8 +46,3 @@ class UpdateRatio:
             numbers = self.ranks.sums(*numbers)
         ratios = [math.sqrt(c / w) for c, w in zip(numbers[::2], numbers[1::2], strict=True) if w > 0]
         return statistics.median(ratios) if ratios else None
-
-
-def _local(parameter: Tensor) -> Tensor:
-    """This rank's part of a sharded parameter; the parameter itself otherwise."""
-    return parameter.to_local() if hasattr(parameter, "to_local") else parameter

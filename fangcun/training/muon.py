@@ -7,7 +7,6 @@ matrices, for which that loop is mostly overhead; stacked, the same products are
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, overload
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fangcun.training.precision import cpu_computes_bf16
+from fangcun.training.tensors import is_sharded, local
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton–Schulz iteration (Jordan et al. 2024): steepest at zero, singular values end in 0.7 … 1.2."""
@@ -164,11 +164,11 @@ class Muon(torch.optim.Optimizer):
         for parameter in moved:
             if "momentum_buffer" not in self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        gradients = [_local(parameter.grad) for parameter in moved]
-        buffers = [_local(self.state[parameter]["momentum_buffer"]) for parameter in moved]
+        gradients = [local(parameter.grad) for parameter in moved]
+        buffers = [local(self.state[parameter]["momentum_buffer"]) for parameter in moved]
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, buffers, group["momentum"])
-        torch._foreach_mul_([_local(parameter) for parameter in moved], 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_mul_([local(parameter) for parameter in moved], 1 - group["lr"] * group["weight_decay"])
         return [(parameter, _whole(update, parameter)) for parameter, update in zip(moved, updates, strict=True)]
 
 
@@ -187,16 +187,6 @@ def _move(parameter: Any, direction: Tensor, group: dict[str, Any]) -> None:
     whole = direction.reshape(parameter.shape)
     part = distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
     parameter.to_local().add_(part.to_local(), alpha=alpha)
-
-
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether `tensor` is a DTensor. Asked without importing that class, which takes 0.7 s that most runs need not wait."""
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
-
-
-def _local(tensor: Any) -> Tensor:
-    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def _whole(update: Tensor, parameter: Any) -> Tensor:

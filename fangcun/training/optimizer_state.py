@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from fangcun.errors import FangcunError
 from fangcun.model import read_tensors
 from fangcun.training.eight_bit import join_parts, plain_parts
+from fangcun.training.tensors import is_sharded
 
 WHOLE_FILE = "optimizer.safetensors"
 SHARDS_FOLDER = "optimizer"
@@ -59,13 +60,13 @@ def restore_optimizers(model: nn.Module, optimizers: list[torch.optim.Optimizer]
         raise FangcunError(f"the checkpoint has optimizer state for parameters this model lacks: {sorted(state)[:5]}")
 
 
-def placed_like(tensor: Tensor, parameter: Tensor) -> Tensor:
+def placed_like(tensor: Tensor, parameter: Any) -> Tensor:
     """A copy of `tensor` on the device of `parameter`; this rank's shard of it where that one is sharded."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    if isinstance(tensor, DTensor):
+    if is_sharded(tensor):
         return tensor
-    if isinstance(parameter, DTensor) and tensor.shape == parameter.shape:
+    if is_sharded(parameter) and tensor.shape == parameter.shape:
+        from torch.distributed.tensor import distribute_tensor
+
         # Every rank has the whole: each cuts out its own part, without a word to the others.
         moved = tensor.to(parameter.device)
         return distribute_tensor(moved, parameter.device_mesh, parameter.placements, src_data_rank=None)

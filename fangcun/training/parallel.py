@@ -20,6 +20,7 @@ from fangcun.training.distributed import Ranks
 from fangcun.training.low_copy import LowCopy
 from fangcun.training.objective import Objective
 from fangcun.training.precision import Compute
+from fangcun.training.tensors import is_sharded
 
 Strategy = Literal["ddp", "fsdp"]
 
@@ -109,11 +110,9 @@ def whole_state(model: Transformer, *, everywhere: bool = False) -> dict[str, Te
 
     All ranks call it together. everywhere: every rank gets them, not the first alone.
     """
-    from torch.distributed.tensor import DTensor
-
     result: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        if isinstance(tensor, DTensor):
+        if is_sharded(tensor):
             whole = tensor.full_tensor()
             if everywhere or torch.distributed.get_rank() == 0:
                 result[name] = whole.cpu()
