@@ -112,6 +112,9 @@ class TrainConfig:
     max_seq_length: PositiveInt | None = None
     """Tokens of a training sample. Null: model.block_size."""
 
+    document_mask: bool = False
+    """Documents of one sample do not see each other: attention ends with a document, and positions begin anew. Evaluation does the same."""
+
     max_steps: PositiveInt | None = None
     """Stop after this many optimizer steps. Of several stop conditions the first one met ends the run."""
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from fangcun.errors import FangcunError
 from fangcun.generation.engine import evaluation_mode
-from fangcun.model import Transformer
+from fangcun.model import Transformer, find_documents
 from fangcun.tokens import MASKED, TokenSplit, Window, fetch_windows
 
 LOGITS_AT_ONCE = 1 << 24
@@ -79,6 +79,7 @@ def evaluate_windows(
     before_batch: Callable[[], None] | None = None,
     peers: Peers | None = None,
     loss_sum: Callable[[Tensor, Tensor], Tensor] | None = None,
+    document_mask: bool = False,
 ) -> Evaluation:
     """Predict the targets of `windows`, `batch_size` windows at a time, dropout off; the model's mode is put back.
 
@@ -88,6 +89,7 @@ def evaluate_windows(
     peers: each of them calls this with the same windows, predicts its share, and gets the result of all.
     loss_sum: (ids, targets) -> summed cross entropy, where the model is sharded and only its owner can run it. Then every
     process calls it equally often.
+    document_mask: documents do not see each other (train.document_mask); `loss_sum`, where given, sees to that itself.
     The sum is kept in float64, so the result does not depend on `batch_size` but for the rounding of the forward pass.
     Raises FangcunError when there is no window, or split, model and token_bytes do not fit together.
     """
@@ -131,7 +133,8 @@ def evaluate_windows(
             if table is not None:
                 n_bytes += int(table[counted].sum())
             x, y = inputs.to(device), targets.to(device)
-            nats += (_cross_entropy_sum(model, x, y) if loss_sum is None else loss_sum(x, y)).cpu()
+            end = split.eos_id if document_mask else None
+            nats += (_cross_entropy_sum(model, x, y, end) if loss_sum is None else loss_sum(x, y)).cpu()
         for _ in range(idle):
             assert loss_sum is not None
             inputs, targets = fetch_windows(split, windows[:1])
@@ -162,12 +165,13 @@ def _batches(windows: Sequence[Window], batch_size: int) -> list[list[Window]]:
     return [group[i : i + batch_size] for group in by_length.values() for i in range(0, len(group), batch_size)]
 
 
-def _cross_entropy_sum(model: Transformer, inputs: Tensor, targets: Tensor) -> Tensor:
+def _cross_entropy_sum(model: Transformer, inputs: Tensor, targets: Tensor, document_end: int | None) -> Tensor:
     """Nats of all targets of a batch, inputs and targets (B, T), as a float64 scalar (on mps, which has none, on the CPU).
 
     The head is applied to some positions at a time: the logits of a whole batch may be larger than the model.
     """
-    hidden = model.hidden(inputs).flatten(0, 1)
+    documents = None if document_end is None else find_documents(inputs, document_end)
+    hidden = model.hidden(inputs, documents=documents).flatten(0, 1)
     at_once = max(1, LOGITS_AT_ONCE // int(model.head_weight.shape[0]))
     where = torch.device("cpu") if hidden.device.type == "mps" else hidden.device
     total = torch.zeros((), dtype=torch.float64, device=where)

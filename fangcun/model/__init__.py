@@ -6,6 +6,7 @@ Weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal 
 
 from fangcun.model.cache import KVCache
 from fangcun.model.device import choose_device, unseen_gpu
+from fangcun.model.document_mask import Documents, find_documents
 from fangcun.model.families import check_exportable, from_hf_config, to_hf_config
 from fangcun.model.initialize import initialize, parameter_kinds
 from fangcun.model.io import load_model, load_weights, read_config, read_tensors, save_model, write_tensors
@@ -15,12 +16,14 @@ from fangcun.model.recompute import recompute_blocks
 from fangcun.model.transformer import Transformer
 
 __all__ = [
+    "Documents",
     "KVCache",
     "Transformer",
     "attention_logit_max",
     "check_exportable",
     "choose_device",
     "cross_entropy_sum",
+    "find_documents",
     "from_hf_config",
     "head_loss_sum",
     "initialize",

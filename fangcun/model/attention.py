@@ -12,11 +12,13 @@ from torch.nn import functional as F
 from fangcun.config import ModelConfig
 from fangcun.config.families import output_bias, qkv_bias
 from fangcun.model.cache import KVCache
+from fangcun.model.document_mask import Documents
 from fangcun.model.kernels_cpu import rotation
 from fangcun.model.norm import RMSNorm
 
 Turn = tuple[Tensor, Tensor]
-"""Cosines and signed sines of the positions of one forward pass, each (T, 1, rotated size), float32."""
+"""Cosines and signed sines of the positions of one forward pass, each (T, 1, rotated size), float32; with a batch
+dimension in front where its windows have positions of their own."""
 
 
 class Rotary(nn.Module):
@@ -60,6 +62,12 @@ class Rotary(nn.Module):
         if start + count > self.cos.shape[0]:
             self.build(2 * (start + count), self.cos.device)
         return self.cos[start : start + count], self.sin[start : start + count]
+
+    def at(self, positions: Tensor) -> Turn:
+        """The tables of positions (B, T), all of them below T."""
+        if positions.shape[1] > self.cos.shape[0]:
+            self.build(2 * positions.shape[1], self.cos.device)
+        return self.cos[positions], self.sin[positions]
 
 
 def rotate(x: Tensor, turn: Turn) -> Tensor:
@@ -109,11 +117,24 @@ class Attention(nn.Module):
         query, key, value = (part.to(value.dtype).transpose(1, 2) for part in (query, key, value))
         return query, key, value
 
-    def forward(self, x: Tensor, turn: Turn | None = None, cache: KVCache | None = None) -> Tensor:
-        """(B, T, n_embd) -> (B, T, n_embd). With a cache, x continues the positions that the cache holds."""
+    def forward(
+        self,
+        x: Tensor,
+        turn: Turn | None = None,
+        cache: KVCache | None = None,
+        documents: Documents | None = None,
+    ) -> Tensor:
+        """(B, T, n_embd) -> (B, T, n_embd). With a cache, x continues the positions that the cache holds.
+
+        With documents, no position sees another document; a cache has no part in that.
+        """
         B, T, _ = x.shape
         H, G, D = self.heads, self.groups, self.head_size
         query, key, value = self.project(x, turn)
+        dropout = self.dropout if self.training else 0.0
+        if documents is not None:
+            mixed = documents.attend(query, key, value, dropout)
+            return self.output(mixed.transpose(1, 2).reshape(B, T, H * D))
         mask = None
         if cache is not None:
             past = cache.length
@@ -125,7 +146,7 @@ class Attention(nn.Module):
             key,
             value,
             attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
+            dropout_p=dropout,
             is_causal=mask is None and T > 1,
             enable_gqa=G < H,
         )

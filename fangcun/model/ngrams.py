@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fangcun.config import ModelConfig
+from fangcun.model.document_mask import Documents
 
 _MULTIPLIER = 0x9E3779B97F4A7C15 - (1 << 64)
 """2^64 over the golden ratio, as int64: its product wraps, and the upper bits are well mixed (Knuth, multiplicative hashing)."""
@@ -30,8 +31,11 @@ class NgramEmbedding(nn.Module):
         """Stands for the ids before the first one."""
         self.table = nn.Embedding(self.rows, config.n_embd, _weight=torch.zeros(self.rows, config.n_embd))
 
-    def forward(self, ids: Tensor, before: Tensor | None = None) -> Tensor:
-        """(B, T) ids -> (B, T, n_embd). `before`: the ids that precede them, at least length - 1 or all there are."""
+    def forward(self, ids: Tensor, before: Tensor | None = None, documents: Documents | None = None) -> Tensor:
+        """(B, T) ids -> (B, T, n_embd). `before`: the ids that precede them, at least length - 1 or all there are.
+
+        With documents no run reaches back into the one before.
+        """
         T = ids.shape[1]
         past = self.length - 1
         known = ids if before is None else torch.cat((before[:, -past:], ids), dim=1)
@@ -41,7 +45,10 @@ class NgramEmbedding(nn.Module):
         for back in range(1, self.length):
             runs *= base
             stride = (runs + (1 << 63)) % (1 << 64) - (1 << 63)  # as int64: long runs of a large vocabulary wrap
-            key = key + known[:, past - back : past - back + T] * stride
+            earlier = known[:, past - back : past - back + T]
+            if documents is not None:
+                earlier = torch.where(documents.positions >= back, earlier, self.nothing)
+            key = key + earlier * stride
             rows = key if runs * base <= self.rows else (key * _MULTIPLIER >> 20 & (1 << 40) - 1) % self.rows
             found = self.table(rows)
             total = found if total is None else total + found

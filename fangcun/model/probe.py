@@ -35,8 +35,9 @@ def attention_logit_max(model: nn.Module, ids: Tensor, *, forward: Callable[[Ten
     def look(layer: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
         assert isinstance(layer, Attention)
         turn = inputs[1] if len(inputs) > 1 else named.get("turn")
+        documents = inputs[3] if len(inputs) > 3 else named.get("documents")
         query, key, _ = layer.project(inputs[0], turn)
-        largest.append(causal_logit_max(query, key))
+        largest.append(causal_logit_max(query, key, None if documents is None else documents.numbers))
 
     hooks = [
         layer.register_forward_pre_hook(look, with_kwargs=True)
@@ -55,8 +56,11 @@ def attention_logit_max(model: nn.Module, ids: Tensor, *, forward: Callable[[Ten
     return float(torch.stack(largest).max())
 
 
-def causal_logit_max(query: Tensor, key: Tensor) -> Tensor:
-    """max of q·k / sqrt(D) over pairs with key position <= query position; query (B, H, T, D), key (B, G, T, D)."""
+def causal_logit_max(query: Tensor, key: Tensor, numbers: Tensor | None = None) -> Tensor:
+    """max of q·k / sqrt(D) over pairs with key position <= query position; query (B, H, T, D), key (B, G, T, D).
+
+    numbers: (B, T), only pairs of the same number (of a document) count.
+    """
     B, H, T, D = query.shape
     groups = key.shape[1]
     query = query.float().view(B, groups, H // groups, T, D)
@@ -67,5 +71,7 @@ def causal_logit_max(query: Tensor, key: Tensor) -> Tensor:
         end = min(start + rows, T)
         logits = query[..., start:end, :] @ key[..., :end]
         later = torch.ones(end - start, end, dtype=torch.bool, device=query.device).triu(start + 1)
+        if numbers is not None:
+            later = (later | (numbers[:, start:end, None] != numbers[:, None, :end]))[:, None, None]
         best = torch.maximum(best, logits.masked_fill(later, float("-inf")).max())
     return best / D**0.5

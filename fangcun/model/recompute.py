@@ -23,8 +23,8 @@ def recompute_blocks(model: Transformer) -> None:
         block.forward = functools.partial(_forward, block, noisy)
 
 
-def _forward(block: Block, noisy: bool, x: torch.Tensor, turn: Any, cache: Any) -> torch.Tensor:
+def _forward(block: Block, noisy: bool, x: torch.Tensor, turn: Any, cache: Any, documents: Any) -> torch.Tensor:
     if cache is not None or not torch.is_grad_enabled():
-        return Block.forward(block, x, turn, cache)
+        return Block.forward(block, x, turn, cache, documents)
     # The state of the random numbers is worth its price only where something is drawn.
-    return checkpoint(Block.forward, block, x, turn, None, use_reentrant=False, preserve_rng_state=noisy)
+    return checkpoint(Block.forward, block, x, turn, None, documents, use_reentrant=False, preserve_rng_state=noisy)

@@ -17,6 +17,7 @@ from fangcun.config.resolve import rotated_size
 from fangcun.errors import FangcunError
 from fangcun.model.attention import Attention, Rotary, Turn
 from fangcun.model.cache import KVCache
+from fangcun.model.document_mask import Documents
 from fangcun.model.kernels_cpu import embed
 from fangcun.model.loss import cap_logits
 from fangcun.model.ngrams import NgramEmbedding
@@ -56,9 +57,11 @@ class Block(nn.Module):
         self.parallel = config.parallel_residual
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, turn: Turn | None, cache: KVCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: Turn | None, cache: KVCache | None, documents: Documents | None = None
+    ) -> Tensor:
         """(B, T, n_embd) -> (B, T, n_embd)."""
-        attended = drop(self.attention(self.attention_norm(x), turn, cache), self.dropout, self.training)
+        attended = drop(self.attention(self.attention_norm(x), turn, cache, documents), self.dropout, self.training)
         if self.parallel:
             return x + attended + drop(self.mlp(self.mlp_norm(x)), self.dropout, self.training)
         x = x + attended
@@ -93,12 +96,13 @@ class Transformer(nn.Module):
         """The matrix (padded_vocab_size, n_embd) that turns hidden states into logits: the embedding's where tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
-    def hidden(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, ids: Tensor, cache: KVCache | None = None, documents: Documents | None = None) -> Tensor:
         """(B, T) int64 ids -> (B, T, n_embd) after the final norm.
 
-        With a cache, ids continue at `cache.length`, which grows by T. Raises FangcunError past the end of a learned
-        position table, or of the cache.
+        With a cache, ids continue at `cache.length`, which grows by T. With documents (`find_documents`) each of them is
+        read as if it were alone. Raises FangcunError past the end of a learned position table, or of the cache.
         """
+        assert cache is None or documents is None, "a cache continues one text"
         T = ids.shape[1]
         start = 0 if cache is None else cache.length
         if cache is not None:
@@ -107,20 +111,21 @@ class Transformer(nn.Module):
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.n_embd)
         if self.ngrams is not None:
-            x = x + self.ngrams(ids, None if cache is None else cache.remember(ids))
+            x = x + self.ngrams(ids, None if cache is None else cache.remember(ids), documents)
         turn = None
         if self.rotary is not None:
-            turn = self.rotary(start, T)
+            turn = self.rotary(start, T) if documents is None else self.rotary.at(documents.positions)
         elif self.positions is not None:
             if start + T > self.config.block_size:
                 raise FangcunError(
                     f"{start + T} positions were asked of a model whose learned positions end at block_size "
                     f"({self.config.block_size}). Give it a shorter context."
                 )
-            x = x + self.positions.weight[start : start + T]
+            table = self.positions.weight
+            x = x + (table[start : start + T] if documents is None else F.embedding(documents.positions, table))
         x = drop(x, self.config.dropout, self.training)
         for block in self.blocks:
-            x = block(x, turn, cache)
+            x = block(x, turn, cache, documents)
         if cache is not None:
             cache.advance(T)
         return self.norm(x)

@@ -10,7 +10,7 @@ import torch
 from fangcun.config import Recipe
 from fangcun.evaluation import evaluate_windows
 from fangcun.generation import LanguageModel
-from fangcun.model import Transformer, attention_logit_max
+from fangcun.model import Transformer, attention_logit_max, find_documents
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import TokenSplit, Window, fetch_windows, fixed_windows
 from fangcun.training.checkpoint import Progress
@@ -61,8 +61,11 @@ class Evaluator:
             if loss is not None and (progress.best_val_loss is None or loss < progress.best_val_loss):
                 progress.best_val_loss, improved = loss, True
         if not self.parallel.sharded:  # it wants the whole model
-            ids, _ = fetch_windows(self.train_split, self.train_windows[:1])
-            record["attention_logit_max"] = attention_logit_max(self.model, ids.to(self.compute.device))
+            ids = fetch_windows(self.train_split, self.train_windows[:1])[0].to(self.compute.device)
+            documents = find_documents(ids, self.train_split.eos_id) if self.recipe.train.document_mask else None
+            record["attention_logit_max"] = attention_logit_max(
+                self.model, ids, forward=lambda ids: self.model.hidden(ids, documents=documents)
+            )
         self.reporter.record(record | {"seconds": progress.seconds})
         self._say("eval", record)
         return improved
@@ -90,6 +93,7 @@ class Evaluator:
             autocast=self.compute.autocast(),
             before_batch=self.pause,
             peers=self.parallel.ranks,
+            document_mask=self.recipe.train.document_mask,
             loss_sum=self.parallel.objective if self.parallel.sharded else None,
         )
         return {

@@ -66,13 +66,16 @@ class Parallel:
             self.low.refresh()
 
 
-def spread(model: Transformer, compute: Compute, ranks: Ranks, strategy: Strategy) -> Parallel:
+def spread(
+    model: Transformer, compute: Compute, ranks: Ranks, strategy: Strategy, *, document_end: int | None = None
+) -> Parallel:
     """The objective of `model` as this rank runs it. Sharding replaces the model's parameters: optimizers come after.
 
-    `model` lies on the device already, with the same weights on every rank.
+    `model` lies on the device already, with the same weights on every rank. document_end: the id that ends a document
+    where these are not to see each other (train.document_mask).
     """
     low = LowCopy(model) if compute.precision == "bf16-true" else None
-    objective = Objective(model if low is None else low.model)
+    objective = Objective(model if low is None else low.model, document_end=document_end)
     if ranks.world_size > 1 and strategy == "fsdp":
         return Parallel(_shard(objective, compute, ranks), ranks, sharded=True)
     if compute.compile:

@@ -127,7 +127,8 @@ def pretrain(
     model.to(compute.device)
     if recipe.train.activation_checkpointing:
         recompute_blocks(model)
-    parallel = spread(model, compute, ranks, recipe.train.strategy)
+    document_end = train.eos_id if recipe.train.document_mask else None
+    parallel = spread(model, compute, ranks, recipe.train.strategy, document_end=document_end)
     optimizers = build_optimizers(model, recipe.optimizer)
     if start is not None:
         restore_checkpoint(start, model, optimizers)
