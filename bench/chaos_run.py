@@ -34,13 +34,13 @@ RECIPE = [
 class EndState:
     """What a finished run leaves that has to be the same, whatever happened to it."""
 
-    files: dict[str, str]
-    """File of the last checkpoint -> sha256."""
+    tensors: dict[str, str]
+    """Tensor of the last checkpoint -> sha256."""
 
     def differences(self, other: EndState) -> list[str]:
-        """Names of the files that differ."""
-        names = sorted({*self.files, *other.files})
-        return [name for name in names if self.files.get(name) != other.files.get(name)]
+        """Names of the tensors that differ."""
+        names = sorted({*self.tensors, *other.tensors})
+        return [name for name in names if self.tensors.get(name) != other.tensors.get(name)]
 
 
 class Run:
@@ -219,13 +219,27 @@ class Run:
         return " | ".join(dict.fromkeys(line for line in last.splitlines() if line.startswith("error: ")))
 
     def end_state(self) -> EndState:
-        """Of the last checkpoint: all files with tensors."""
+        """Of the last checkpoint: every tensor, whichever file of a sharded one it is in."""
         newest = list_checkpoints(self.folder)[-1]
-        files = {
-            str(file.relative_to(newest)): hashlib.sha256(file.read_bytes()).hexdigest()
-            for file in newest.rglob("*.safetensors")
-        }
-        return EndState({newest.name: "", **files})
+        tensors = {newest.name: ""}
+        for file in sorted(newest.rglob("*.safetensors")):
+            where = str(file.parent.relative_to(newest))
+            tensors |= {f"{where}/{name}": digest for name, digest in _tensors(file)}
+        return EndState(tensors)
+
+
+def _tensors(file: Path) -> list[tuple[str, str]]:
+    """(name and place in the whole tensor, sha256 of type, shape and bytes) of each tensor of a safetensors file."""
+    raw = file.read_bytes()
+    begin = 8 + int.from_bytes(raw[:8], "little")
+    header = orjson.loads(raw[8:begin])
+    places = orjson.loads(header.pop("__metadata__", {}).get("DCP_SHARDING_INFO", "{}"))
+    result = []
+    for name, entry in header.items():
+        low, high = (begin + offset for offset in entry["data_offsets"])
+        what = f"{entry['dtype']} {entry['shape']} ".encode() + raw[low:high]
+        result.append((f"{name} {places.get(name, {}).get('saved_offsets', '')}", hashlib.sha256(what).hexdigest()))
+    return result
 
 
 class SmallDisk:

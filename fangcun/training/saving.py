@@ -118,7 +118,10 @@ class Saver:
 
         def write() -> None:
             with opened:
-                pending.result()  # on the first rank: of all
+                try:
+                    pending.result()  # on the first rank: of all
+                except dcp.api.CheckpointException as error:
+                    raise _cause(error.failures) from error
                 if first:
                     fill_checkpoint(
                         temporary, progress, model=self.model, tokenizer=self.tokenizer, weights=weights, optimizer=None
@@ -151,3 +154,9 @@ class Saver:
             return
         self._thread = threading.Thread(target=guarded, name="save")
         self._thread.start()
+
+
+def _cause(failures: dict[int, Any]) -> BaseException:
+    """What went wrong on the ranks, as one error: a full disk before what came of it elsewhere."""
+    errors = [error for _, (error, _) in sorted(failures.items())]
+    return next((error for error in errors if isinstance(error, OSError)), errors[0])
