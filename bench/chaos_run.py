@@ -104,8 +104,9 @@ class Run:
         if self._agent is None:
             return
         workers = [pid for pid, _ in self._workers()]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._agent.pid, signal.SIGKILL)
+        if self._agent.poll() is None:  # once it has ended its number may be somebody else's
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._agent.pid, signal.SIGKILL)
         for pid in workers:  # torchrun gives its processes sessions of their own
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

@@ -33,6 +33,7 @@ class Heartbeat:
 
     def __init__(self, rank: int, local_rank: int, world_size: int) -> None:
         self.rank, self.local_rank, self.world_size = rank, local_rank, world_size
+        self._parent = os.getppid()
         self._stop = threading.Event()
         self._answered = time.monotonic()
         self._seen: dict[int, tuple[bytes, float]] = {}
@@ -95,14 +96,18 @@ class Heartbeat:
                 flush=True,
             )
             if end_torchrun and "TORCHELASTIC_RUN_ID" in os.environ:
-                _end_parent()
+                _end(self._parent)
         os._exit(LOST_EXIT_CODE)  # the main thread waits in a collective and cannot be woken
 
 
-def _end_parent() -> None:
-    """End torchrun, which talks to the same dead machine, without a timeout: it would hang for a quarter of an hour."""
-    agent = os.getppid()
+def _end(agent: int) -> None:
+    """End torchrun, which talks to the same dead machine, without a timeout: it would hang for a quarter of an hour.
+
+    agent: its process, the parent of this one when it began. Once it has ended the parent is another, to be left alone.
+    """
     for number in (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM)):
+        if os.getppid() != agent:
+            return
         with contextlib.suppress(OSError):
             os.kill(agent, number)
         give_up = time.monotonic() + _FAREWELL_SECONDS
