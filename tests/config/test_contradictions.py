@@ -58,6 +58,7 @@ STOP = "train: {max_steps: 10}\n"
         (STOP + "model: {n_embd: 100, n_head: 3}", [], "my.yaml:2: model.n_embd is 100, expected a multiple of n_head (3)"),
         (STOP + "model: {family: llama}", [], "my.yaml:2: model: family llama cannot express this shape: qk_norm is true"),
         (STOP + "device: cpu\nprecision: 16-mixed", [], "my.yaml:3: precision: 16-mixed needs a CUDA device; on cpu use bf16-mixed"),
+        ("train: {max_steps: 10, strategy: fsdp}\nprecision: bf16-true", [], "fsdp computes with bf16 weights and keeps float32 ones under bf16-mixed; use that."),
         (STOP + "device: gpu", [], "my.yaml:2: device: expected auto, cpu, cuda, cuda:N or mps, got 'gpu'."),
     ],
 )  # fmt: skip

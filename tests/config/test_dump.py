@@ -77,6 +77,8 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
         out |= {f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")}
     if chosen.get("tokens.path") is not None:
         out |= {"tokens.dtype", "tokens.workers", "tokens.shard_tokens"}
+    if chosen.get("train.strategy") == "fsdp" and chosen.get("precision") in ("bf16-true", "16-mixed"):
+        out |= {"precision"}
     named = chosen.get("trackers", [])
     out |= {"tracking.project"} | ({"tracking.folder"} if not {"swanlab", "wandb", "trackio"} & set(named) else set())
     out |= {f"tracking.{name}_mode" for name in ("swanlab", "wandb") if name not in named}
