@@ -23,7 +23,7 @@ from fangcun.corpus import build_corpus
 from fangcun.model import Transformer, initialize
 from fangcun.tokenizer import Tokenizer, build_tokenizer
 from fangcun.training import Compute, Objective, Parallel, Progress, build_optimizers, train_step
-from fangcun.training.cpu import keep_freed_memory, samples_at_once
+from fangcun.training.cpu import samples_at_once, tune_allocator
 from fangcun.training.saving import Saver
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--every", type=int, default=100)
     args = parser.parse_args()
-    keep_freed_memory()
+    tune_allocator(keep=True)
     s, cpu = SHAPES["c"], torch.device("cpu")
     config = resolve_model(
         ModelConfig(

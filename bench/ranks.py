@@ -25,12 +25,12 @@ def measure(shape: str, steps: int) -> None:
     from fangcun.config import ModelConfig, OptimizerConfig, resolve_model
     from fangcun.model import Transformer, initialize
     from fangcun.training import Compute, build_optimizers, joined, spread, train_step
-    from fangcun.training.cpu import keep_freed_memory, samples_at_once
+    from fangcun.training.cpu import samples_at_once, tune_allocator
 
     s = SHAPES[shape]
     threads = int(os.environ["OMP_NUM_THREADS"])
     torch.set_num_threads(threads)
-    keep_freed_memory()
+    tune_allocator(keep=True)
     cpu = torch.device("cpu")
     compute = Compute(cpu, "32-true", False, threads)
     more: dict[str, Any] = {"head_size": s["HS"], "intermediate_size": s["I"]} if "HS" in s else {}
