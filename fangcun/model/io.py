@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,24 @@ def load_model(
     """
     folder = Path(folder)
     config, state = _read_state(folder, read_config(folder), device, dtype)
+    return model_of(config, state, device, check=lambda model: _check_names_and_shapes(folder, model, state))
+
+
+def model_of(
+    config: ModelConfig,
+    state: Mapping[str, torch.Tensor],
+    device: torch.device | str,
+    *,
+    check: Callable[[Transformer], None] | None = None,
+) -> Transformer:
+    """A Transformer in evaluation mode whose parameters are the tensors of `state` themselves, which lie on `device`.
+
+    check: called with the model before it takes them.
+    """
     with torch.device("meta"):
         model = Transformer(config)
-    _check_names_and_shapes(folder, model, state)
+    if check is not None:
+        check(model)
     model.load_state_dict(state, assign=True)
     if model.rotary is not None:
         model.rotary.build(config.block_size, device)

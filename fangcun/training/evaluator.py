@@ -10,7 +10,7 @@ import torch
 from fangcun.config import Recipe
 from fangcun.evaluation import evaluate_windows
 from fangcun.generation import LanguageModel
-from fangcun.model import Transformer, attention_logit_max, find_documents
+from fangcun.model import Transformer, attention_logit_max, find_documents, model_of
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import TokenSplit, Window, fetch_windows, fixed_windows
 from fangcun.training.checkpoint import Progress
@@ -148,10 +148,6 @@ class Evaluator:
         """The model itself, or a whole copy of a sharded one, which a rank can run alone."""
         if not self.parallel.sharded:
             return self.model
+        device = self.compute.device
         state = whole_state(self.model, everywhere=True)
-        with torch.device("meta"):
-            copy = Transformer(self.model.config)
-        copy.load_state_dict({name: tensor.to(self.compute.device) for name, tensor in state.items()}, assign=True)
-        if copy.rotary is not None:
-            copy.rotary.build(copy.config.block_size, self.compute.device)
-        return copy.eval()
+        return model_of(self.model.config, {name: tensor.to(device) for name, tensor in state.items()}, device)

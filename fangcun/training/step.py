@@ -71,7 +71,7 @@ def train_step(
         n_targets = int((targets != -100).sum())
     ranks = parallel.ranks
     scale = parallel.gradient_scale / max(1, n_targets)
-    # Loss and wish to stop share the one exchange; what is wanted on the CPU comes over once, after the backward pass.
+    # Loss and wish to stop share the one exchange between ranks.
     told = torch.zeros(2, dtype=torch.float64 if compute.device.type != "mps" else torch.float32, device=compute.device)
     told[1] = stop
     count = -(-len(inputs) // micro_batch_size)
@@ -95,7 +95,8 @@ def train_step(
     if parallel.sharded:
         norm = norm.full_tensor()  # type: ignore[attr-defined]
     ranks.sum(told)
-    loss_sum, stops, grad_norm = *told.tolist(), float(norm)
+    # One transfer to the CPU, and the only wait for a GPU in a step.
+    loss_sum, stops, grad_norm = torch.cat((told, norm.reshape(1).to(told.dtype))).tolist()
     applied = approve(loss_sum / max(1, n_targets), grad_norm)
     if applied:
         if max_norm is not None:

@@ -197,7 +197,10 @@ class Trainer:
             micro_batch_size=self.micro_batch_size,
             max_norm=train.max_norm,
             compute=self.compute,
-            n_targets=self.batches.count_targets(progress.samples, train.global_batch_size),
+            # Alone, the step counts what it is given; ranks see a part each.
+            n_targets=None
+            if self.ranks.world_size == 1
+            else self.batches.count_targets(progress.samples, train.global_batch_size),
             dropout_seed=seed_of(self.recipe.seed, "dropout", progress.samples) if noisy else None,
             scaler=self.scaler,
             approve=self._approve,
