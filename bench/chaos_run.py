@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,16 +286,13 @@ def mount_works() -> bool:
     """Whether a tmpfs can be mounted here."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         return False
-    probe = Path(f"/tmp/fangcun-chaos-probe-{os.getpid()}")
-    probe.mkdir()
-    try:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m", "fangcun-chaos", str(probe)], capture_output=True, check=False
-        )
+    with tempfile.TemporaryDirectory(prefix="fangcun-chaos-") as probe:
+        try:
+            done = subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=1m", "fangcun-chaos", probe], capture_output=True, check=False
+            )
+        except OSError:
+            return False
         if done.returncode == 0:
-            subprocess.run(["umount", str(probe)], check=False)
+            subprocess.run(["umount", probe], check=False)
         return done.returncode == 0
-    except OSError:
-        return False
-    finally:
-        probe.rmdir()

@@ -5,8 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny import write_story
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of `tiny.write_story`, for the runs of one module."""
+    return write_story(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="session")

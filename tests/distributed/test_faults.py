@@ -10,17 +10,12 @@ from pathlib import Path
 
 import pytest
 from ranks import environment, run_command, torchrun, torchrun_command, trace
-from tiny import weights_of, write_story
+from tiny import weights_of
 
 from fangcun.artifacts import list_checkpoints, read_manifest
 
 pytestmark = pytest.mark.slow
 FLAGS = ("--train.max_steps", "60", "--train.save_interval", "10", "--eval.interval", "20", "--samples.interval", "30")
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_story(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

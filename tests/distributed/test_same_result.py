@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import run_command, torchrun, trace
-from tiny import fangcun, write_story
+from tiny import fangcun
 
 from fangcun.artifacts import list_checkpoints, read_manifest
 from fangcun.model import load_model
@@ -15,11 +15,6 @@ from fangcun.training.muon import working_type
 from fangcun.training.optimizer_state import read_optimizer_state
 
 ADAMW = ("--train.global_batch_size", "8", "--train.micro_batch_size", "1", "--train.max_steps", "20", "--eval.interval", "10")  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_story(tmp_path_factory.mktemp("text"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import run_tiny, write_story
+from tiny import run_tiny
 
 from fangcun.artifacts import list_checkpoints
 from fangcun.config import GuardConfig
@@ -18,11 +18,6 @@ from fangcun.model import load_model
 from fangcun.training import read_steps
 from fangcun.training import step as step_module
 from fangcun.training.guard import Guard
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_story(tmp_path_factory.mktemp("text"))
 
 
 def steady(guard: Guard, steps: int = 40) -> None:

@@ -5,17 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import run_tiny, write_story
+from tiny import run_tiny
 
 from fangcun.artifacts import list_checkpoints
 from fangcun.errors import FangcunError
 from fangcun.tokens import open_split
 from fangcun.training import read_steps
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_story(tmp_path_factory.mktemp("text"))
 
 
 def last_step(run: Path) -> int:

@@ -23,11 +23,6 @@ def curves(run: Path) -> list[dict]:
     return [{k: v for k, v in r.items() if k not in timed} for r in read_steps(run / "metrics.jsonl")]
 
 
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_story(tmp_path_factory.mktemp("text"))
-
-
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("micro_batch_size", ["4", "1"])
 def test_resume_is_bitwise_equal(tmp_path: Path, text: Path, precision: str, micro_batch_size: str) -> None:

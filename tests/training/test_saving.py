@@ -6,16 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from tiny import run_tiny, weights_of, write_story
+from tiny import run_tiny, weights_of
 
 from fangcun.artifacts import list_checkpoints, read_manifest
 from fangcun.errors import FangcunError
 from fangcun.training import saving
-
-
-@pytest.fixture(scope="module")
-def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_story(tmp_path_factory.mktemp("text"))
 
 
 def test_a_save_in_the_background_holds_the_moment_it_was_asked_for(tmp_path: Path, text: Path, monkeypatch) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import signal
-import sqlite3
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -17,69 +14,20 @@ from typing import Any
 
 import pytest
 from tiny import fangcun, run_tiny, tiny_flags, write_story
+from tracked_run import (
+    EXPECTED_EVAL,
+    EXPECTED_LOSS,
+    PROMPT,
+    a_run_that_dies_twice,
+    part_of_a_run,
+    records_of,
+    settings,
+)
 
-from fangcun.config import Recipe, TrackingConfig, load_recipe
+from fangcun.config import load_recipe
 from fangcun.errors import FangcunError
 from fangcun.training.metrics import StepLog, read_steps
-from fangcun.training.resume import flatten
 from fangcun.training.trackers import check_trackers, open_trackers, scalars_of, send, text_of
-
-PROMPT = "却说曹操"
-
-
-def settings(**tracking: Any) -> dict[str, Any]:
-    return flatten(Recipe(tracking=TrackingConfig(**tracking)))
-
-
-def records_of(step: int) -> list[dict[str, Any]]:
-    """What a run writes at a step: numbers always, an evaluation and a sample at every third."""
-    found: list[dict[str, Any]] = [
-        {"kind": "train", "step": step, "loss": 3 - step / 64, "bits_per_byte": None, "lr": 0.5, "tokens": 8 * step}
-    ]
-    if step % 3 == 0:
-        found.append({"kind": "eval", "step": step, "val_loss": 4 - step / 64, "val_comparable": True})
-        found.append({"kind": "sample", "step": step, "prompt": PROMPT, "text": f"大喜\n<{step}>"})
-    return found
-
-
-def part_of_a_run(
-    run: Path,
-    names: list[str],
-    *,
-    resume_step: int,
-    last_step: int,
-    dies: bool = False,
-    told: dict[str, Any] | None = None,
-) -> list[str]:
-    """Steps after `resume_step` up to `last_step`, as the trainer writes them; returns the warnings."""
-    run.mkdir(exist_ok=True)
-    warnings: list[str] = []
-    logs = {name: StepLog(run / f"{name}.jsonl", resume_step=resume_step) for name in ("metrics", "samples")}
-    trackers = open_trackers(
-        names, run, title=run.name, settings=told or settings(), resume_step=resume_step, warn=warnings.append
-    )
-    for step in range(max(1, resume_step + 1), last_step + 1):
-        for record in records_of(step):
-            logs["samples" if record["kind"] == "sample" else "metrics"].write(record)
-            send(trackers, record)
-    for log in logs.values():
-        log.close()
-    if not dies:
-        for tracker in trackers:
-            tracker.finish()
-    return warnings
-
-
-def a_run_that_dies_twice(run: Path, name: str, told: dict[str, Any] | None = None) -> None:
-    """Steps 1 to 8, gone on with from 6 to 10, gone on with from 9 to 12."""
-    assert part_of_a_run(run, [name], resume_step=-1, last_step=8, told=told) == []
-    assert part_of_a_run(run, [name], resume_step=6, last_step=10, told=told) == []
-    assert part_of_a_run(run, [name], resume_step=9, last_step=12, told=told) == []
-
-
-EXPECTED_LOSS = [(step, 3 - step / 64) for step in range(1, 13)]
-EXPECTED_EVAL = [(step, 4 - step / 64) for step in (3, 6, 9, 12)]
-
 
 # ---------------------------------------------------------------------- records
 
@@ -160,109 +108,6 @@ def test_a_tracker_added_later_gets_the_whole_history(tmp_path: Path) -> None:
     part_of_a_run(run, ["jsonl"], resume_step=-1, last_step=8)
     part_of_a_run(run, ["tensorboard"], resume_step=6, last_step=12)
     assert tensorboard_points(run)["train/loss"] == EXPECTED_LOSS
-
-
-def in_a_process(test: str, run: Path, name: str, **tracking: Any) -> None:
-    """a_run_that_dies_twice, each part in a process of its own, for libraries that hold one run a process."""
-    for resume_step, last_step in ((-1, 8), (6, 10), (9, 12)):
-        program = (
-            "import sys, os; from pathlib import Path; import test_trackers as t;"
-            f"w = t.part_of_a_run(Path({str(run)!r}), [{name!r}], resume_step={resume_step}, last_step={last_step},"
-            f" dies={last_step == 10}, told=t.settings(**{tracking!r})); print(w);"
-            f" {'os._exit(len(w))' if last_step == 10 else 'sys.exit(len(w))'}"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", program], cwd=Path(__file__).parent, capture_output=True, text=True, encoding="utf-8",
-            timeout=120, check=False, env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parents[1])))},
-        )  # fmt: skip
-        assert done.returncode == 0 and "Error" not in done.stderr, done.stdout + done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("shared", [False, True])
-def test_swanlab_shows_one_experiment_with_the_whole_curve(shared: bool, tmp_path: Path) -> None:
-    pytest.importorskip("swanlab")
-    pytest.importorskip("swanboard")
-    run = tmp_path / "run"
-    tracking = {"folder": str(tmp_path / "all")} if shared else {}
-    if shared:  # another run in the same dashboard stays as it is
-        in_a_process("swanlab", tmp_path / "other", "swanlab", **tracking)
-    in_a_process("swanlab", run, "swanlab", **tracking)
-    folder = (tmp_path / "all" if shared else run / "trackers") / "swanlab"
-    with sqlite3.connect(folder / "runs.swanlab") as base:
-        experiments = dict(base.execute("select name, run_id from experiment").fetchall())
-        kinds = {(tag, kind) for tag, kind in base.execute("select name, type from tag").fetchall()}
-    assert set(experiments) == ({"run", "other"} if shared else {"run"})
-    assert {("train/loss", "line"), ("eval/val_loss", "line"), (f"samples/{PROMPT}", "text")} <= kinds
-    for run_id in experiments.values():
-        curves = {}
-        with sqlite3.connect(folder / "runs.swanlab") as base:
-            rows = base.execute(
-                "select tag.name, tag.folder from tag join experiment on tag.experiment_id = experiment.id where run_id = ?",
-                (run_id,),
-            ).fetchall()
-        for tag, where in rows:
-            lines = [
-                line
-                for log in (folder / run_id / "logs" / where).glob("*.log")
-                for line in log.read_text(encoding="utf-8").splitlines()
-            ]
-            curves[tag] = [(point["index"], point["data"]) for point in map(json.loads, lines)]
-        assert curves["train/loss"] == EXPECTED_LOSS
-        assert curves["eval/val_loss"] == EXPECTED_EVAL
-        assert [step for step, _ in curves[f"samples/{PROMPT}"]] == [3, 6, 9, 12]
-        texts = sorted(file.read_text(encoding="utf-8") for file in (folder / run_id / "media").rglob("*.txt"))
-        assert sorted(f"{PROMPT}大喜\n<{step}>" for step in (3, 6, 9, 12)) == texts
-
-
-@pytest.mark.slow
-def test_trackio_holds_one_run_with_the_whole_curve(tmp_path: Path) -> None:
-    pytest.importorskip("trackio")
-    run = tmp_path / "run"
-    in_a_process("trackio", run, "trackio")
-    with sqlite3.connect(run / "trackers" / "trackio" / "fangcun.db") as base:
-        rows = base.execute("select run_name, step, metrics from metrics order by step").fetchall()
-    assert len({name for name, _, _ in rows}) == 1
-    decoded = [(step, json.loads(metrics)) for _, step, metrics in rows]
-    assert [(step, m["train/loss"]) for step, m in decoded if "train/loss" in m] == EXPECTED_LOSS
-    assert [(step, m["eval/val_loss"]) for step, m in decoded if "eval/val_loss" in m] == EXPECTED_EVAL
-    assert [step for step, m in decoded if f"samples/{PROMPT}" in m] == [3, 6, 9, 12]
-
-
-def log_records(data: bytes) -> list[bytes]:
-    """The records of a LevelDB log (blocks of 32 KiB; checksum, length, type before each piece) after 7 bytes of heading."""
-    found, position = [b""], 7
-    while position + 7 <= len(data):
-        if 32768 - position % 32768 < 7:  # too little left of the block for another piece
-            position += 32768 - position % 32768
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        found[-1] += data[position + 7 : position + 7 + length]
-        if kind in (1, 4):  # whole, or the last piece
-            found.append(b"")
-        position += 7 + length
-    return found[:-1]
-
-
-@pytest.mark.slow
-def test_wandb_offline_is_one_folder_with_the_whole_curve(tmp_path: Path) -> None:
-    pytest.importorskip("wandb")
-    run = tmp_path / "run"
-    in_a_process("wandb", run, "wandb")
-    from wandb.proto import wandb_internal_pb2
-
-    (file,) = (run / "trackers" / "wandb").glob("offline-run-*/*.wandb")
-    curves: dict[str, list[tuple[int, Any]]] = {}
-    for data in log_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        if record.WhichOneof("record_type") == "history":
-            for item in record.history.item:
-                name = ".".join(item.nested_key).removesuffix("._type")
-                curves.setdefault(name, []).append((record.history.step.num, json.loads(item.value_json)))
-    assert curves["train/loss"] == EXPECTED_LOSS
-    assert curves["eval/val_loss"] == EXPECTED_EVAL
-    assert [step for step, _ in curves[f"samples/{PROMPT}"]] == [3, 6, 9, 12]
 
 
 # ---------------------------------------------------------------------- what is missing, what breaks, what stays ours
