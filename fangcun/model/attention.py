@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from fangcun.config import ModelConfig
 from fangcun.config.families import output_bias, qkv_bias
+from fangcun.model.attention_cpu import attention_pays, causal_attention
 from fangcun.model.cache import KVCache
 from fangcun.model.document_mask import Documents
 from fangcun.model.kernels_cpu import rotation
@@ -132,22 +133,19 @@ class Attention(nn.Module):
         H, G, D = self.heads, self.groups, self.head_size
         query, key, value = self.project(x, turn)
         dropout = self.dropout if self.training else 0.0
-        if documents is not None:
-            mixed = documents.attend(query, key, value, dropout)
-            return self.output(mixed.transpose(1, 2).reshape(B, T, H * D))
-        mask = None
+        past = 0
         if cache is not None:
             past = cache.length
             key, value = cache.append(self.layer, key, value)
+        if documents is not None:
+            mixed = documents.attend(query, key, value, dropout)
+        elif not past and attention_pays(query):
+            mixed = causal_attention(query, key, value, dropout=dropout)
+        else:
+            mask = None
             if past and T > 1:  # is_causal aligns a rectangle at its first row, wanted is its last
                 mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
-        mixed = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            dropout_p=dropout,
-            is_causal=mask is None and T > 1,
-            enable_gqa=G < H,
-        )
+            mixed = F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and T > 1, enable_gqa=G < H
+            )
         return self.output(mixed.transpose(1, 2).reshape(B, T, H * D))

@@ -47,6 +47,15 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def cpu_computes_bf16() -> bool:
+    """Whether this CPU has bf16 instructions (AVX-512 BF16, AMX, or Arm's); without them bf16 is emulated and slow."""
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is not None:
+        found = capabilities()
+        return any(bool(found.get(key)) for key in ("avx512_bf16", "amx_bf16", "bf16"))
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
 def unseen_gpu() -> str:
     """What is wrong with a GPU that this machine has and torch does not see, and what to install; empty if there is none.
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
+from fangcun.model.attention_cpu import attention_pays, causal_attention
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -26,6 +28,8 @@ class Documents:
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
         """Attention of queries (B, H, T, D) to keys and values (B, G, T, D) of the same document up to each one."""
+        if attention_pays(query):
+            return causal_attention(query, key, value, seen=self.mask, dropout=dropout)
         share = query.shape[1] // key.shape[1]
         if share > 1 and key.device.type == "cuda":  # its fused kernel takes a mask or grouped queries, not both
             key, value = key.repeat_interleave(share, dim=1), value.repeat_interleave(share, dim=1)

@@ -18,6 +18,7 @@ from fangcun.errors import FangcunError
 from fangcun.model.attention import Attention, Rotary, Turn
 from fangcun.model.cache import KVCache
 from fangcun.model.document_mask import Documents
+from fangcun.model.dropout import drop
 from fangcun.model.kernels_cpu import embed
 from fangcun.model.loss import cap_logits
 from fangcun.model.ngrams import NgramEmbedding
@@ -144,8 +145,3 @@ def make_embedding(rows: int, width: int) -> nn.Embedding:
     if torch.get_default_device().type == "meta":
         return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
     return nn.Embedding(rows, width)
-
-
-def drop(x: Tensor, share: float, training: bool) -> Tensor:
-    """Dropout; at share 0 nothing is computed at all (torch would draw a mask of ones)."""
-    return F.dropout(x, share) if training and share else x

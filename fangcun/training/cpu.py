@@ -21,10 +21,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # from glibc's ma
 def samples_at_once(config: ModelConfig, micro_batch_size: int, block_size: int, device: torch.device) -> int:
     """Samples of one forward pass: on a CPU the largest part of `micro_batch_size` whose activations fit the cache.
 
-    The loss is a sum over all targets of a step, so the split changes nothing but rounding. With dropout it would
-    change the noise, which is seeded by micro-batch: then the micro-batch stays as it is.
+    The loss is a sum over all targets of a step, so the split changes nothing but rounding, and the noise of dropout,
+    which is seeded by part. It depends on the model and the micro-batch alone, hence a resumed run finds the same.
     """
-    if device.type != "cpu" or config.dropout or config.attention_dropout:
+    if device.type != "cpu":
         return micro_batch_size
     assert config.intermediate_size is not None, "resolve_model comes first"
     bytes_of_sample = 4 * block_size * max(config.intermediate_size, config.n_embd)

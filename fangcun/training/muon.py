@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
-from fangcun.training.precision import cpu_computes_bf16
+from fangcun.model.device import cpu_computes_bf16
 from fangcun.training.tensors import is_sharded, local
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

@@ -12,7 +12,7 @@ import torch
 
 from fangcun.config.schema import Precision, Recipe
 from fangcun.errors import FangcunError
-from fangcun.model.device import choose_device
+from fangcun.model.device import choose_device, cpu_computes_bf16
 from fangcun.tokens.processes import available_cores
 
 
@@ -31,15 +31,6 @@ class Compute:
             return contextlib.nullcontext()
         dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
         return torch.autocast(self.device.type, dtype=dtype)
-
-
-def cpu_computes_bf16() -> bool:
-    """Whether this CPU has bf16 instructions (AVX-512 BF16, AMX, or Arm's); without them bf16 is emulated and slow."""
-    capabilities = getattr(torch.cpu, "get_capabilities", None)
-    if capabilities is not None:
-        found = capabilities()
-        return any(bool(found.get(key)) for key in ("avx512_bf16", "amx_bf16", "bf16"))
-    return bool(torch.cpu._is_avx512_bf16_supported())
 
 
 def default_threads() -> int:
