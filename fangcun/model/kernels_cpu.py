@@ -1,12 +1,13 @@
-"""Norm, rotation and embedding for training in float32 on a CPU: the same numbers with fewer passes over memory.
+"""Norm, rotation, GELU and embedding for training on a CPU: the same numbers with fewer passes over memory.
 
-Torch builds these three from small operations there, and each of them reads and writes the whole tensor. The functions
+Torch builds these from small operations there, and each of them reads and writes the whole tensor. The functions
 here do their own backward pass and fall back to the plain form wherever they bring nothing: on other devices, in other
 types, without gradients, and under torch.compile, which fuses by itself. `plain_…` are the references of the tests.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,10 +16,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
-def pays(*tensors: Tensor) -> bool:
+def pays(*tensors: Tensor, dtype: torch.dtype = torch.float32) -> bool:
     """Whether the functions of this file are worth taking for these tensors."""
     return (
-        all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+        all(t.device.type == "cpu" and t.dtype == dtype for t in tensors)
         and torch.is_grad_enabled()
         and any(t.requires_grad for t in tensors)
         and not torch.compiler.is_compiling()
@@ -92,6 +93,57 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
     out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=way)
     out[..., half:].addcmul_(x[..., :half], sin[..., half:], value=way)
     return out
+
+
+# ---------------------------------------------------------------------- GELU
+
+
+AT_ONCE = 1 << 18
+"""Entries that the passes of `gelu` go over together: 1 MiB of float32, which stays in the cache."""
+
+_LINEAR = 2 * math.sqrt(2 / math.pi)
+_CUBIC = 0.044715 * _LINEAR
+
+
+def plain_gelu(x: Tensor) -> Tensor:
+    """GELU (Hendrycks & Gimpel 2016) in GPT-2's form, with a tanh."""
+    return F.gelu(x, approximate="tanh")
+
+
+def gelu(x: Tensor) -> Tensor:
+    """`plain_gelu`, as x * sigmoid(a x + b x^3), which it is; for bf16, where it takes two thirds of torch's time.
+
+    The slope is made in the forward pass, where the sigmoid is at hand, and kept instead of x, rounded like any gradient.
+    In float32 nothing is won.
+    """
+    return _Gelu.apply(x) if pays(x, dtype=torch.bfloat16) else plain_gelu(x)
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y, slope = torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty(x.shape, dtype=x.dtype)
+        parts = zip(*(t.reshape(-1).split(AT_ONCE) for t in (x, y, slope)), strict=True)
+        buffers = torch.empty(3, min(AT_ONCE, x.numel()))
+        for own, own_y, own_slope in parts:
+            wide = own.float()
+            gate, bend, product = (buffer[: len(own)] for buffer in buffers)
+            torch.mul(wide, wide, out=bend)
+            torch.mul(bend, _CUBIC, out=gate).add_(_LINEAR).mul_(wide).sigmoid_()
+            torch.mul(wide, gate, out=product)
+            own_y.copy_(product)
+            # gate + product * (1 - gate) * (a + 3 b x^2)
+            bend.mul_(3 * _CUBIC).add_(_LINEAR).mul_(product)
+            bend.addcmul_(bend, gate, value=-1).add_(gate)
+            own_slope.copy_(bend)
+        ctx.save_for_backward(slope)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad_outputs: Any) -> Any:  # pyrefly: ignore[bad-override]
+        (slope,) = ctx.saved_tensors
+        return grad_outputs[0] * slope
 
 
 # ---------------------------------------------------------------------- embedding

@@ -197,8 +197,7 @@ def _walk(
         if by_w is not None and by_w.dtype == dtype:
             torch.addmm(by_w, chunk.t(), part, beta=float(start > 0), out=by_w)
         elif by_w is not None:
-            product = chunk.t() @ part
-            by_w.copy_(product) if start == 0 else _add(by_w, product)
+            _add_product(by_w, chunk, part, first=start == 0)
     if by_x is not None:
         by_x = by_x.to(hidden.dtype)
         by_x = by_x if every else torch.zeros_like(hidden).index_copy_(0, kept, by_x)
@@ -234,8 +233,10 @@ def _to_slopes(logits: Tensor, targets: Tensor, softcap: float | None, wide: tor
     return losses
 
 
-def _add(total: Tensor, part: Tensor) -> None:
-    """total += part of a narrower type, in place. Torch converts all of `part` first, into memory that it then gives back."""
-    rows = max(1, CACHED_ENTRIES // total.shape[1])
-    for left, right in zip(total.split(rows), part.split(rows), strict=True):
-        left.add_(right)
+def _add_product(total: Tensor, slopes: Tensor, part: Tensor, *, first: bool) -> None:
+    """total (+)= slopes.t() @ part, in place, where the product has a narrower type; on a CPU in pieces that stay in the cache."""
+    rows = max(1, CACHED_ENTRIES // total.shape[1]) if total.device.type == "cpu" else len(total)
+    for start in range(0, len(total), rows):
+        product = slopes[:, start : start + rows].t() @ part
+        piece = total[start : start + rows]
+        piece.copy_(product) if first else piece.add_(product)

@@ -19,7 +19,7 @@ from fangcun.model.attention import Attention, Rotary, Turn
 from fangcun.model.cache import KVCache
 from fangcun.model.document_mask import Documents
 from fangcun.model.dropout import drop
-from fangcun.model.kernels_cpu import embed
+from fangcun.model.kernels_cpu import embed, gelu
 from fangcun.model.loss import cap_logits
 from fangcun.model.ngrams import NgramEmbedding
 from fangcun.model.norm import make_norm
@@ -42,7 +42,7 @@ class MLP(nn.Module):
         if self.gate is not None:
             return self.down(F.silu(self.gate(x)) * self.up(x))
         if self.kind == "GELU":
-            return self.down(F.gelu(self.up(x), approximate="tanh"))
+            return self.down(gelu(self.up(x)))
         return self.down(F.relu(self.up(x)).square())
 
 

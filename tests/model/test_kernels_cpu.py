@@ -11,8 +11,10 @@ from shapes import random_ids, random_model, small_config
 from fangcun.model import kernels_cpu
 from fangcun.model.kernels_cpu import (
     embed,
+    gelu,
     give_gradient_last,
     pays,
+    plain_gelu,
     plain_rms_norm,
     plain_rotation,
     rms_norm,
@@ -49,6 +51,24 @@ def test_rms_norm(rows: int, size: int, scale: float, shift: float, transposed: 
     size_of_terms = float(weight.detach().abs().max() / x.detach().square().mean(-1).add(1e-6).sqrt().min())
     torch.testing.assert_close(for_x, wanted[0], rtol=1e-4, atol=2e-5 * size_of_terms)
     torch.testing.assert_close(for_weight, wanted[1], rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n=st.integers(1, 700), at_once=st.sampled_from([1, 64, 1 << 18]), scale=st.sampled_from([0.1, 3.0, 40.0]))
+def test_gelu_in_bf16(n: int, at_once: int, scale: float) -> None:
+    torch.manual_seed(n)
+    x = (scale * torch.randn(2, n)).bfloat16().t().requires_grad_()
+    assert pays(x, dtype=torch.bfloat16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels_cpu, "AT_ONCE", at_once)
+        ours = gelu(x)
+    exact = x.detach().double().requires_grad_()
+    wanted = plain_gelu(exact)
+    torch.testing.assert_close(ours.double(), wanted, rtol=2**-8, atol=1e-6)  # rounded once
+    upstream = torch.randn(ours.shape).bfloat16()
+    (got,) = torch.autograd.grad(ours, x, upstream)
+    (true,) = torch.autograd.grad(wanted, exact, upstream.double())
+    torch.testing.assert_close(got.double(), true, rtol=2**-7, atol=1e-6)  # the slope and the product
 
 
 @settings(max_examples=40, deadline=None)
