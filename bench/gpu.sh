@@ -3,8 +3,8 @@
 #
 #     bench/gpu.sh [--nanogpt CLONE] [--peak FLOPS]
 #
-# Needs torch with CUDA, Fangcun and pytest with its plugins in $PYTHON (default: python), and no network. litgpt is
-# measured where it is installed. Writes tests.txt and steps.jsonl into ${OUT:-bench-out}. Ends with 1 when anything failed.
+# Needs torch with CUDA, Fangcun and pytest with its plugins in $PYTHON (default: python), and no network. litgpt and
+# float8 (torchao) are measured where they are installed. Writes tests.txt and steps.jsonl into ${OUT:-bench-out}. Ends with 1 when anything failed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -31,6 +31,7 @@ measure() {
 
 measure --impl fangcun --shape 124m
 [ -n "$nanogpt" ] && measure --impl nanogpt --shape 124m --nanogpt "$nanogpt"
+"$python" -c 'import torchao' 2>/dev/null && measure --impl fangcun --shape 124m --fp8
 measure --impl fangcun --shape 44m
 "$python" -c 'import litgpt' 2>/dev/null && measure --impl litgpt --shape 44m
 exit "$failed"

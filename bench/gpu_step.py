@@ -1,6 +1,6 @@
 """Training steps of one program on one NVIDIA GPU: tokens/s and the share of the device's peak (MFU), batches in memory.
 
-    python bench/gpu_step.py --impl fangcun|nanogpt|litgpt --shape 124m|44m [--batch 32] [--eager] [--peak 989e12]
+    python bench/gpu_step.py --impl fangcun|nanogpt|litgpt --shape 124m|44m [--batch 32] [--eager] [--fp8] [--peak 989e12]
 
 124m is GPT-2 (block 1,024, vocabulary 50,304), 44m is shape c of train_step.py. bf16 over float32 weights, compiled, clip
 at 1.0, AdamW; nanogpt needs --nanogpt CLONE and has no 44m. FLOPs of a token as nanoGPT counts them: 6 N + 12 L H Q T, N
@@ -29,7 +29,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12}
 Step = Callable[[Tensor, Tensor], Any]
 
 
-def fangcun_step(s: dict[str, int], device: torch.device, compiled: bool) -> tuple[nn.Module, Step]:
+def fangcun_step(s: dict[str, int], device: torch.device, compiled: bool, fp8: bool) -> tuple[nn.Module, Step]:
     from fangcun.config import ModelConfig, OptimizerConfig, resolve_model
     from fangcun.model import Transformer, initialize
     from fangcun.training import Compute, Ranks, build_optimizers, spread, train_step
@@ -42,7 +42,12 @@ def fangcun_step(s: dict[str, int], device: torch.device, compiled: bool) -> tup
     model = Transformer(resolve_model(ModelConfig(**shape, padding_multiple=1), vocab_size=s["V"]))
     initialize(model, 0)
     model.to(device).train()
-    compute = Compute(device, "bf16-mixed", compiled, torch.get_num_threads())
+    if fp8:
+        from fangcun.training.float8 import check_float8, use_float8
+
+        check_float8(device)
+        use_float8(model)
+    compute = Compute(device, "fp8-mixed" if fp8 else "bf16-mixed", compiled, torch.get_num_threads())
     parallel = spread(model, compute, Ranks(), "ddp")
     optimizers, parameters = build_optimizers(model, OptimizerConfig(lr=6e-4)), list(model.parameters())
 
@@ -119,6 +124,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--eager", action="store_true")
+    parser.add_argument("--fp8", action="store_true", help="fangcun with precision fp8-mixed (wants torchao)")
     parser.add_argument("--tiny", action="store_true", help="2 layers, 16 wide a head, block 32, vocabulary 100")
     parser.add_argument("--peak", type=float, help="the device's dense bf16 FLOP/s, where its name is not known here")
     parser.add_argument("--nanogpt", help="clone of nanoGPT")
@@ -132,7 +138,7 @@ def main() -> None:
     if args.tiny:
         s |= {"L": 2, "H": 2, "D": 32, "T": 32, "V": 100} | ({"HS": 16, "I": 48} if "HS" in s else {})
     if args.impl == "fangcun":
-        model, step = fangcun_step(s, device, not args.eager)
+        model, step = fangcun_step(s, device, not args.eager, args.fp8)
     else:
         model, step = peer_step(args.impl, s, device, not args.eager, args.nanogpt or "")
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -41,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--nanogpt", type=Path, required=True)
-    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--peer-python", type=os.path.abspath, default=sys.executable)
     parser.add_argument("--peer-record", type=Path, help="a file with the JSON line that nanoGPT's run printed")
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()

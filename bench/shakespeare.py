@@ -10,6 +10,7 @@ split, for all of them; evaluation of the finished checkpoint is not part of the
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -31,14 +32,12 @@ _FLAGS = [
     "--lr_decay_iters=2000",
     "--dropout=0.0",
 ]
-_LONG = ["shakespeare-char-fast", "--model.n_layer", "3", "--train.max_steps", "1900"]
-_TABLE = ["--model.ngram_rows", "16384", "--model.ngram_length", "3", "--model.exportable", "false"]
-_TABLE += ["--optimizer.embedding_lr", "0.006", "--train.max_steps", "1700"]
+_LONG = ["shakespeare-char-fast", "--model.n_layer", "3", "--train.max_steps", "2200", "--optimizer.muon_lr", "0.02"]
+_LONG += ["--optimizer.lr", "0.01", "--optimizer.weight_decay", "0.02"]
 OURS = {
     "shakespeare-char": ["shakespeare-char"],
     "shakespeare-char-fast": ["shakespeare-char-fast"],
     "shakespeare-char-fast, long": _LONG,
-    "shakespeare-char-fast, long, triples": [*_LONG[:3], *_TABLE],
 }
 
 
@@ -46,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, required=True)
     parser.add_argument("--nanogpt", type=Path, required=True)
-    parser.add_argument("--peer-python", default=sys.executable)
+    parser.add_argument("--peer-python", type=os.path.abspath, default=sys.executable)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=["nanogpt", *OURS], help="leave the others out")
     args = parser.parse_args()

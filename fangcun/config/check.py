@@ -272,6 +272,10 @@ def _machine(found: _Findings, recipe: Recipe) -> None:
         found.error(
             ["precision", "train.strategy"], "16-mixed does not work with fsdp; use bf16-mixed, or strategy ddp."
         )
+    if recipe.device == "cpu" and recipe.precision == "fp8-mixed":
+        found.error(
+            ["precision", "device"], "fp8-mixed needs an NVIDIA GPU with float8 products; on cpu use bf16-mixed."
+        )
     if recipe.device == "mps" and recipe.precision not in ("auto", "32-true"):
         found.error(["precision", "device"], f"{recipe.precision} is not supported on mps; use 32-true.")
     if recipe.resume == "":

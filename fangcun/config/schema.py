@@ -15,7 +15,7 @@ from fangcun.config.constraints import (
 )
 from fangcun.config.model import ModelConfig
 
-Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed"]
+Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "fp8-mixed"]
 
 
 @dataclass
@@ -351,7 +351,7 @@ class Recipe:
     """Trackers."""
 
     precision: Precision = "auto"
-    """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true. bf16-true computes with weights in bf16 and keeps float32 masters."""
+    """Arithmetic. auto: bf16-mixed where the device computes bf16 natively, else 32-true. bf16-true computes with weights in bf16 and keeps float32 masters. fp8-mixed: bf16-mixed with the blocks' products in float8, on H100, RTX 40 and newer."""
 
     device: str = "auto"
     """cpu, cuda, cuda:1, mps (Apple's GPU, in 32-true only). auto: cuda or mps when torch sees one."""

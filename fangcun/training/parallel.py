@@ -96,7 +96,7 @@ def _shard(objective: Objective, compute: Compute, ranks: Ranks) -> nn.Module:
 
     mesh = init_device_mesh(compute.device.type, (ranks.world_size,))
     # Weights travel and multiply in bf16; gradients are summed in float32, and the optimizer sees float32 shards.
-    low = torch.bfloat16 if compute.precision == "bf16-mixed" else None
+    low = torch.bfloat16 if compute.precision in ("bf16-mixed", "fp8-mixed") else None
     policy = MixedPrecisionPolicy(
         param_dtype=low, reduce_dtype=torch.float32 if low else None, cast_forward_inputs=False
     )

@@ -14,6 +14,7 @@ from fangcun.config.schema import Precision, Recipe
 from fangcun.errors import FangcunError
 from fangcun.model.device import choose_device, cpu_computes_bf16
 from fangcun.tokens.processes import available_cores
+from fangcun.training.float8 import check_float8
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Compute:
         """The context in which forward passes run."""
         if self.precision in ("32-true", "bf16-true"):
             return contextlib.nullcontext()
-        dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float16
+        dtype = torch.float16 if self.precision == "16-mixed" else torch.bfloat16
         return torch.autocast(self.device.type, dtype=dtype)
 
 
@@ -68,6 +69,8 @@ def choose_compute(recipe: Recipe) -> Compute:
             "precision: 16-mixed needs a GPU. On the CPU use --precision bf16-mixed or 32-true; a run that began with "
             "16-mixed goes on with a GPU only (else begin another with --out NEW)."
         )
+    if precision == "fp8-mixed":
+        check_float8(device)
     if device.type == "mps" and precision != "32-true":
         raise FangcunError(
             f"precision: {precision} is not supported on mps (Apple's GPU). Use --precision 32-true (or --device cpu)."

@@ -20,6 +20,7 @@ from fangcun.tokens import Batches, TokenSplit, check_tokenizer, open_split
 from fangcun.training.checkpoint import Progress, read_progress, restore_checkpoint
 from fangcun.training.cpu import samples_at_once, tune_allocator
 from fangcun.training.distributed import Ranks, lost_rank
+from fangcun.training.float8 import use_float8
 from fangcun.training.interrupt import stop_on_signals
 from fangcun.training.limits import plan_horizon
 from fangcun.training.optimizers import build_optimizers
@@ -125,6 +126,8 @@ def pretrain(
     if fresh_model is None and start is None:
         initialize(model, recipe.seed, recipe.init)
     model.to(compute.device)
+    if compute.precision == "fp8-mixed":
+        use_float8(model)
     if recipe.train.activation_checkpointing:
         recompute_blocks(model)
     document_end = train.eos_id if recipe.train.document_mask else None

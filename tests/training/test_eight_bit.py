@@ -13,18 +13,17 @@ from fangcun.errors import FangcunError
 from fangcun.training.optimizer_state import optimizer_tensors, restore_optimizers
 from fangcun.training.optimizers import build_optimizers, set_learning_rate
 
-_HERE = importlib.util.find_spec("torchao") is not None
 
-
-@pytest.mark.skipif(_HERE, reason="torchao is installed")
-def test_without_torchao_the_package_is_named() -> None:
+def test_without_torchao_the_package_is_named(monkeypatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FangcunError, match=r"adamw8bit needs the package torchao.*torchao"):
         build_optimizers(small_model(), OptimizerConfig(name="adamw8bit"))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not _HERE, reason="torchao is not installed (pip install torchao)")
+@pytest.mark.slow  # torch compiles its step
 def test_state_survives_the_round_trip_bitwise() -> None:
+    pytest.importorskip("torchao")
+
     def take(model: torch.nn.Module, optimizers: list, seeds: range) -> None:
         set_learning_rate(optimizers, 1e-3)
         take_steps(model, optimizers, seeds)

@@ -109,3 +109,15 @@ def test_resume_is_bitwise_equal_in_eager(tmp_path: Path, text: Path, precision:
     whole, cut = (list_checkpoints(tmp_path / run)[-1] for run in ("whole", "cut"))
     assert whole.name == cut.name
     assert weights_of(whole) == weights_of(cut)
+
+
+def test_float8_trains_as_bf16_does(tmp_path: Path, text: Path) -> None:
+    pytest.importorskip("torchao")
+    if torch.cuda.get_device_capability() < (8, 9):
+        pytest.skip("needs float8 products (H100, RTX 40 or newer)")
+    losses = []
+    for precision in ("fp8-mixed", "bf16-mixed"):
+        flags = ["--device", "cuda", "--precision", precision, "--compile", "false"]
+        assert run_tiny(text, tmp_path / precision, *flags) == 0
+        losses.append([r["loss"] for r in read_steps(tmp_path / precision / "metrics.jsonl") if r["kind"] == "train"])
+    assert losses[0] == pytest.approx(losses[1], abs=0.15)
