@@ -215,7 +215,7 @@ def test_flags_override_the_file_in_every_spelling(tmp_path: Path) -> None:
         ),
         (
             ["--precision", "bf16"],
-            "--precision: expected one of 'auto', '32-true', 'bf16-mixed', 'bf16-true', '16-mixed', got 'bf16'. Did you mean 'bf16-true'?",
+            "--precision: expected one of 'auto', '32-true', 'bf16-mixed', 'bf16-true', '16-mixed', 'fp8-mixed', got 'bf16'. Did you mean 'bf16-true'?",
         ),
     ],
 )
