@@ -38,7 +38,7 @@ def fangcun_step(s: dict[str, int], device: torch.device, compiled: bool, fp8: b
     if "HS" in s:
         shape |= {"family": "mistral", "head_size": s["HS"], "intermediate_size": s["I"]}
     else:
-        shape |= {"family": "gpt2", "norm_class": "LayerNorm", "norm_eps": 1e-5, "mlp_class": "GELU", "positions": "learned"}  # fmt: skip
+        shape |= {"family": "gpt2", "norm_class": "LayerNorm", "norm_eps": 1e-5, "mlp_class": "GELU", "gelu_approximate": "none", "positions": "learned"}  # fmt: skip
     model = Transformer(resolve_model(ModelConfig(**shape, padding_multiple=1), vocab_size=s["V"]))
     initialize(model, 0)
     model.to(device).train()

@@ -57,6 +57,7 @@ def fangcun_step(
             "norm_class": "LayerNorm",
             "norm_eps": 1e-5,
             "mlp_class": "GELU",
+            "gelu_approximate": "none",
             "positions": "learned",
         }
     model = Transformer(resolve_model(ModelConfig(**shape, padding_multiple=1), vocab_size=s["V"]))

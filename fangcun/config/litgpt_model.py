@@ -157,12 +157,10 @@ def _shape(work: Translation, config: Mapping, line: int, prefix: str) -> None:
             work.set("model.mlp_class", plain(_MLP[value], at), at)
             work.mapped(theirs, node, at, f"model.mlp_class: {_MLP[value]}")
         elif key == "gelu_approximate":
-            work.no_effect(
-                theirs,
-                node,
-                at,
-                "GELU is the tanh form here (as litgpt's 'tanh'; it differs from the exact one by less than 0.001)",
-            )
+            if shown_value(config.entries.get("mlp_class_name", plain("GptNeoxMLP", at))) == "GptNeoxMLP":
+                work.same(theirs, node, at, "model.gelu_approximate")
+            else:
+                work.no_effect(theirs, node, at, "the MLP has no GELU")
         elif key in _NEUTRAL and value.lower() in ("null", *_NEUTRAL[key]):
             work.no_effect(theirs, node, at, "leaves the model as it is")
         elif key in _NEUTRAL or key == "mlp_class_name":
@@ -183,6 +181,8 @@ def _complete(work: Translation, config: Mapping, line: int) -> None:
     for theirs, (ours, default) in defaults.items():
         if theirs not in config.entries:
             work.default(f"model.{ours}", default, line)
+    if _text(work, "mlp_class") == "GELU" and "gelu_approximate" not in config.entries:
+        work.default("model.gelu_approximate", "none", line)
     if "model.tie_embeddings" not in work.keys:
         work.default("model.tie_embeddings", "false", line)
     if _text(work, "mlp_class") == "SwiGLU" and "model.intermediate_size" not in work.keys:

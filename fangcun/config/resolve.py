@@ -48,6 +48,11 @@ def resolve_model(config: ModelConfig, vocab_size: int | None = None) -> ModelCo
         _check_rotation(head_size, config.rotary_percentage)
     if config.logit_softcap == 0:
         raise ConfigError("model.logit_softcap is 0, which would make all logits equal. Write null for no cap.")
+    if config.gelu_approximate != "tanh" and config.mlp_class != "GELU":
+        raise ConfigError(
+            f"model.gelu_approximate is {config.gelu_approximate}, but mlp_class is {config.mlp_class}, which has no GELU. "
+            "Leave it out, or write mlp_class: GELU."
+        )
     if config.ngram_length < 2 and config.ngram_rows is not None:
         raise ConfigError(
             "model.ngram_length is 1, expected 2 or more: single ids have the embedding. Write 2, or leave it out."

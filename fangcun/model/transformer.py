@@ -33,6 +33,7 @@ class MLP(nn.Module):
         assert config.intermediate_size is not None, "resolve_model comes first"
         width, hidden = config.n_embd, config.intermediate_size
         self.kind = config.mlp_class
+        self.exact = config.gelu_approximate == "none"
         self.gate = nn.Linear(width, hidden, bias=config.bias) if self.kind == "SwiGLU" else None
         self.up = nn.Linear(width, hidden, bias=config.bias)
         self.down = nn.Linear(hidden, width, bias=config.bias)
@@ -42,7 +43,8 @@ class MLP(nn.Module):
         if self.gate is not None:
             return self.down(F.silu(self.gate(x)) * self.up(x))
         if self.kind == "GELU":
-            return self.down(gelu(self.up(x)))
+            wide = self.up(x)
+            return self.down(F.gelu(wide) if self.exact else gelu(wide))
         return self.down(F.relu(self.up(x)).square())
 
 

@@ -195,6 +195,16 @@ def test_fields_at_their_neutral_value_change_nothing(tmp_path: Path) -> None:
     assert load(tmp_path, SHAPE + "  n_expert: 0\n  sliding_window_size: null\n  lm_head_bias: false\n").recipe == plain
 
 
+@pytest.mark.parametrize(("field", "form"), [("", "none"), ("  gelu_approximate: tanh\n", "tanh")])
+def test_gelu_has_litgpts_form(tmp_path: Path, field: str, form: str) -> None:
+    text = SHAPE.replace("  mlp_class_name: LLaMAMLP\n", "  mlp_class_name: GptNeoxMLP\n")
+    assert load(tmp_path, text + field, "--model.exportable", "false").recipe.model.gelu_approximate == form
+    with_swiglu = load(tmp_path, SHAPE + "  gelu_approximate: none\n")
+    assert with_swiglu.import_report is not None
+    assert "gelu_approximate: none" in str(with_swiglu.import_report)
+    assert with_swiglu.recipe.model.gelu_approximate == "tanh"
+
+
 def test_a_name_alone_gives_the_shape_where_it_is_known(tmp_path: Path) -> None:
     recipe = load(tmp_path, "model_name: tiny-llama-1.1b\ntokenizer_dir: x\n").recipe
     assert count_parameters(resolve_model(recipe.model)) == 1_100_048_384  # as Hugging Face counts TinyLlama-1.1B

@@ -54,6 +54,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], str]] = [
     ({"rotary_percentage": 0.0, "exportable": False}, "rotary_percentage is 0"),
     ({"padded_vocab_size": 60}, "padded_vocab_size is 60.*65"),
     ({"logit_softcap": 0.0, "exportable": False}, "logit_softcap is 0"),
+    ({"gelu_approximate": "none"}, "gelu_approximate is none, but mlp_class is SwiGLU"),
 ]
 
 

@@ -33,6 +33,7 @@ def random_config(family: str, seed: int, **changes: Any) -> ModelConfig:
     }
     if family == "gpt2":
         shape |= GPT2 | {"bias": draw.random() < 0.5, "attention_bias": draw.random() < 0.5}
+        shape["gelu_approximate"] = draw.choice(["tanh", "none"])
     else:
         shape["n_query_groups"] = draw.choice([g for g in range(1, heads + 1) if heads % g == 0])
         shape["rope_base"] = draw.choice([100.0, 10000.0, 1e6])

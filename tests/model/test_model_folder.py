@@ -175,7 +175,7 @@ def test_folders_without_weights_or_config_and_torn_files_are_told_apart(tmp_pat
         ("llama", {"model_type": "mixtral"}, "model_type is 'mixtral'"),
         ("llama", {"model_type": "qwen3_moe"}, "qwen3_moe.*Did you mean 'qwen3'"),
         ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),
-        ("gpt2", {"activation_function": "gelu"}, "activation_function is 'gelu'"),
+        ("gpt2", {"activation_function": "relu"}, "activation_function is 'relu'"),
         ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
         ("gpt2", {"add_cross_attention": True}, "add_cross_attention"),
         ("qwen2", {"head_dim": 20}, "head_size"),

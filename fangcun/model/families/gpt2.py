@@ -35,7 +35,7 @@ def to_hf_fields(config: ModelConfig) -> dict[str, Any]:
         "n_layer": config.n_layer,
         "n_head": config.n_head,
         "n_inner": config.intermediate_size,
-        "activation_function": "gelu_new",
+        "activation_function": "gelu_new" if config.gelu_approximate == "tanh" else "gelu",
         "layer_norm_epsilon": config.norm_eps,
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
@@ -56,9 +56,9 @@ def from_hf_fields(raw: dict[str, Any]) -> ModelConfig:
                 f"config.json: {field} is {str(raw[field]).lower()}, Fangcun knows GPT-2 with {str(wanted).lower()} only."
             )
     activation = raw.get("activation_function", "gelu_new")
-    if activation not in ("gelu_new", "gelu_pytorch_tanh"):
+    if activation not in ("gelu_new", "gelu_pytorch_tanh", "gelu"):
         raise ConfigError(
-            f"config.json: activation_function is {activation!r}, Fangcun knows GPT-2 with 'gelu_new' (the tanh form) only."
+            f"config.json: activation_function is {activation!r}, Fangcun knows GPT-2 with 'gelu_new' (the tanh form) and 'gelu' only."
         )
     width, heads = int(raw.get("n_embd", 768)), int(raw.get("n_head", 12))
     return ModelConfig(
@@ -74,6 +74,7 @@ def from_hf_fields(raw: dict[str, Any]) -> ModelConfig:
         norm_class="LayerNorm",
         norm_eps=float(raw.get("layer_norm_epsilon", 1e-5)),
         mlp_class="GELU",
+        gelu_approximate="none" if activation == "gelu" else "tanh",
         positions="learned",
         qk_norm=False,
         bias=True,
