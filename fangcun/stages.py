@@ -73,7 +73,10 @@ class Stages:
     def _corpus(self) -> str:
         from fangcun.corpus import build_corpus, corpus_fingerprint
 
-        fingerprint, inputs = corpus_fingerprint(self.recipe.corpus, self._known_inputs(self.corpus, "corpus"))
+        recipe = self.recipe
+        fingerprint, inputs = corpus_fingerprint(
+            recipe.corpus, self._known_inputs(self.corpus, "corpus"), clean=recipe.clean, filter=recipe.filter
+        )
 
         def describe(manifest: Manifest) -> str:
             train, val = manifest.counts["train"], manifest.counts["val"]
@@ -83,7 +86,9 @@ class Stages:
             )
 
         def build(line: Callable[[int, int], None]) -> Manifest:
-            return build_corpus(self.recipe.corpus, self.corpus, progress=line, known_inputs=inputs)
+            return build_corpus(
+                recipe.corpus, self.corpus, clean=recipe.clean, filter=recipe.filter, progress=line, known_inputs=inputs
+            )
 
         self._stage("corpus", self.corpus, fingerprint, build, describe)
         self._tell_drops()

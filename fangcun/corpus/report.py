@@ -95,7 +95,17 @@ def describe_drops(report: dict[str, Any]) -> list[str]:
     if report["broken_records"] or report["broken_bytes"]:
         places = "; ".join(f"{sample['place']}: {sample['reason']}" for sample in report["samples"][:3])
         lines.append(f"broken: {report['broken_records']:,} records, {report['broken_bytes']:,} bytes. First: {places}")
+    if rules := report.get("rules"):
+        shown = [f"{name} {_count(count)}" for name, count in rules.items()]
+        lines.append(f"left out: {'; '.join(shown)}")
+    if report.get("masked"):
+        lines.append(f"masked: {report['masked']:,} personal data")
     return lines
+
+
+def _count(count: dict[str, int]) -> str:
+    what = f"{count['lines']:,} lines of {count['documents']:,}" if count["lines"] else f"{count['documents']:,}"
+    return f"{what} documents, {count['bytes'] / 1e6:,.2f} MB"
 
 
 def _few(names: list[str]) -> str:
