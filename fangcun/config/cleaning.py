@@ -81,4 +81,4 @@ class FilterConfig:
     """How many of the commonest Chinese characters (的 是 在 了 …) must occur; for documents that are mostly hanzi."""
 
     max_spam: NonNegativeFloat | None = None
-    """Advertising and download phrases per 1,000 characters. Null: not counted."""
+    """Advertising and download phrases per 1,000 characters, where two kinds of them occur or one five times. Null: not counted."""
