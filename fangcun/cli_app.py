@@ -28,6 +28,7 @@ Settings are the recipe's keys: --train.max_steps 20, --optimizer.lr 3e-4, lists
 """
 _SHOW = """
 fangcun corpus show RUN [--dropped RULE] [--count N] prints what cleaning and filters left out, by rule, with samples.
+fangcun corpus report RUN [--json FILE] [--html FILE] tells what a corpus is made of.
 """
 _ADOPT = """
 fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16] makes token shards of
