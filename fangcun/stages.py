@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fangcun.artifacts import MANIFEST, Manifest, read_manifest
-from fangcun.config import Recipe
+from fangcun.config import Recipe, Rules
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
 
@@ -74,9 +74,8 @@ class Stages:
         from fangcun.corpus import build_corpus, corpus_fingerprint
 
         recipe = self.recipe
-        fingerprint, inputs = corpus_fingerprint(
-            recipe.corpus, self._known_inputs(self.corpus, "corpus"), clean=recipe.clean, filter=recipe.filter
-        )
+        rules = Rules(recipe.clean, recipe.filter, recipe.dedup)
+        fingerprint, inputs = corpus_fingerprint(recipe.corpus, self._known_inputs(self.corpus, "corpus"), rules)
 
         def describe(manifest: Manifest) -> str:
             train, val = manifest.counts["train"], manifest.counts["val"]
@@ -86,9 +85,7 @@ class Stages:
             )
 
         def build(line: Callable[[int, int], None]) -> Manifest:
-            return build_corpus(
-                recipe.corpus, self.corpus, clean=recipe.clean, filter=recipe.filter, progress=line, known_inputs=inputs
-            )
+            return build_corpus(recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs)
 
         self._stage("corpus", self.corpus, fingerprint, build, describe)
         self._tell_drops()

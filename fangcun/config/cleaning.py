@@ -1,4 +1,4 @@
-"""What becomes of each document between reading and writing: cleaning and filters. `corpus.preset` fills both."""
+"""What becomes of the documents between reading and writing: cleaning, filters, duplicates. `corpus.preset` fills the sections."""
 
 from __future__ import annotations
 
@@ -82,3 +82,26 @@ class FilterConfig:
 
     max_spam: NonNegativeFloat | None = None
     """Advertising and download phrases per 1,000 characters, where two kinds of them occur or one five times. Null: not counted."""
+
+
+@dataclass
+class DedupConfig:
+    """Documents that say again what another one says. Of those alike the longest is kept."""
+
+    exact: bool = False
+    """Drop copies that differ in punctuation, white space, width, case or traditional and simplified characters alone."""
+
+    near: bool = False
+    """Drop near-duplicates too: MinHash over runs of five characters."""
+
+    similarity: Share = 0.75
+    """Estimated Jaccard similarity from which on two documents are near-duplicates: 1 of 20 characters changed leaves about 0.6 of the runs, 1 of 50 about 0.8."""
+
+
+@dataclass
+class Rules:
+    """The three sections together; as they stand here nothing is left out and little is changed."""
+
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)

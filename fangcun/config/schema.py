@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fangcun.config.cleaning import CleanConfig, FilterConfig
+from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig
 from fangcun.config.constraints import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -30,7 +30,7 @@ class CorpusConfig:
     """A text that comes with the installation: sanguo is the novel 三国演义. paths and builtin exclude each other."""
 
     preset: str | None = None
-    """Fills the sections clean and filter where the recipe says nothing: none, novel, web, news, dialogue, or a YAML file with these sections. Null: their defaults. Loading a recipe puts the settings in its place."""
+    """Fills the sections clean, filter and dedup where the recipe says nothing: none, novel, web, news, dialogue, or a YAML file with these sections. Null: their defaults. Loading a recipe puts the settings in its place."""
 
     text_key: str | None = None
     """Field (or column) that holds the text. Null: the known schemas are tried."""
@@ -326,6 +326,9 @@ class Recipe:
 
     filter: FilterConfig = field(default_factory=FilterConfig)
     """Documents left out."""
+
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    """Copies left out."""
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Characters to ids."""

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import fangcun
 
-from fangcun.config import CleanConfig, CorpusConfig, FilterConfig
+from fangcun.config import CleanConfig, CorpusConfig, DedupConfig, FilterConfig, Rules
 from fangcun.corpus import build_corpus, corpus_fingerprint, iter_split, read_samples
 from fangcun.corpus.drops import SAMPLES, Drops
 from fangcun.errors import ConfigError, FangcunError
@@ -36,12 +36,12 @@ def records(count: int = 120) -> list[str]:
     return out
 
 
-CLEAN, FILTER = CleanConfig(boilerplate=["web"]), FilterConfig(min_characters=20, max_digits=0.3)
+RULES = Rules(CleanConfig(boilerplate=["web"]), FilterConfig(min_characters=20, max_digits=0.3))
 
 
 def build(source: Path, out: Path, **settings) -> dict:
     config = CorpusConfig(paths=[str(source)], val_share=0.1, val_split="hash", **settings)
-    build_corpus(config, out, clean=CLEAN, filter=FILTER)
+    build_corpus(config, out, RULES)
     return json.loads((out / "drops.json").read_text(encoding="utf-8"))
 
 
@@ -62,6 +62,22 @@ def test_every_rule_counts_its_documents_lines_and_bytes(tmp_path: Path) -> None
     )
 
 
+def test_copies_are_left_out_and_say_of_what(tmp_path: Path) -> None:
+    other = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。及秦灭之后，楚、汉分争，又并入于汉。汉朝自高祖斩白蛇而起义，一统天下。"
+    texts = [GOOD, other, GOOD.replace("，", " "), other + "后来光武中兴。", "短"]
+    config = CorpusConfig(paths=[str(write(tmp_path / "in", texts))], val_share=0.0)
+    build_corpus(config, tmp_path / "corpus", Rules(dedup=DedupConfig(exact=True, near=True)))
+    kept = [d.text for d in iter_split(tmp_path / "corpus", "train")]
+    assert len(kept) == 3 and "短" in kept and other + "后来光武中兴。" in kept
+    drops = json.loads((tmp_path / "corpus" / "drops.json").read_text(encoding="utf-8"))["rules"]
+    assert {name: count["documents"] for name, count in drops.items()} == {"exact_duplicate": 1, "near_duplicate": 1}
+    reasons = {sample["rule"]: sample["reason"] for sample in read_samples(tmp_path / "corpus")}
+    assert reasons["near_duplicate"] == "of a.jsonl:4"
+    assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == [
+        "dropped.jsonl.zst", "drops.json", "manifest.json", "train-00000.jsonl.zst", "val-00000.jsonl.zst",
+    ]  # fmt: skip
+
+
 def test_processes_do_not_change_a_byte(tmp_path: Path) -> None:
     source = write(tmp_path / "in", records(400))
     for workers in (1, 2):
@@ -75,11 +91,9 @@ def test_processes_do_not_change_a_byte(tmp_path: Path) -> None:
 def test_the_fingerprint_knows_the_rules_and_not_the_processes(tmp_path: Path) -> None:
     source = str(write(tmp_path / "in", records(8)))
     plain = corpus_fingerprint(CorpusConfig(paths=[source]))[0]
-    assert (
-        corpus_fingerprint(CorpusConfig(paths=[source], workers=2), clean=CleanConfig(), filter=FilterConfig())[0]
-        == plain
-    )
-    assert corpus_fingerprint(CorpusConfig(paths=[source]), filter=FILTER)[0] != plain
+    assert corpus_fingerprint(CorpusConfig(paths=[source], workers=2), rules=Rules())[0] == plain
+    assert corpus_fingerprint(CorpusConfig(paths=[source]), rules=RULES)[0] != plain
+    assert corpus_fingerprint(CorpusConfig(paths=[source]), rules=Rules(dedup=DedupConfig(exact=True)))[0] != plain
     with pytest.raises(ConfigError, match=r"corpus\.preset is 'web'"):
         corpus_fingerprint(CorpusConfig(paths=[source], preset="web"))
 
@@ -132,7 +146,7 @@ def test_a_wrong_preset_is_one_error_with_the_nearest(tmp_path: Path) -> None:
     mixed = fangcun("corpus", "demo", "--text", str(tmp_path / "in"), "--corpus.preset", str(own))
     assert (
         mixed.returncode == 2
-        and "own.yaml:4: train.max_steps: a preset has the sections clean and filter only" in mixed.stderr
+        and "own.yaml:4: train.max_steps: a preset has the sections clean, filter, dedup only" in mixed.stderr
     )
 
 
