@@ -52,7 +52,7 @@ def corpus_fingerprint(
             f"{error.filename} cannot be read: {error.strerror}. Check the file and its rights."
         ) from error
     content = [[names[path], entry["sha256"]] for path, entry in zip(files, inputs, strict=True)]
-    return fingerprint("corpus", RULES_VERSION, _settings(config, rules), content), inputs
+    return fingerprint("corpus", RULES_VERSION, corpus_settings(config, rules), content), inputs
 
 
 def build_corpus(
@@ -73,7 +73,7 @@ def build_corpus(
     out = Path(out)
     print_of_all, inputs = corpus_fingerprint(config, known_inputs, rules)
     report, drops = ReadReport(), Drops()
-    manifest = Manifest("corpus", print_of_all, _settings(config, rules), inputs=inputs)
+    manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)
     with _clear_write_errors(out), write_artifact(out, manifest) as folder:
         dedup = (rules or Rules()).dedup
         found = Duplicates(folder / "signatures", dedup.similarity if dedup.near else None) if dedup.exact else None
@@ -101,8 +101,8 @@ def build_corpus(
     return manifest
 
 
-def _settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]:
-    """What decides what comes out. Sections at their defaults are left out: they change nothing."""
+def corpus_settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]:
+    """What decides what comes out. Of the rules what differs from the defaults: these change nothing."""
     if config.preset is not None:
         raise ConfigError(
             f"corpus.preset is '{config.preset}', but nothing has filled in its settings: fangcun.config.load_recipe does. "
@@ -113,8 +113,9 @@ def _settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]:
     }
     plain = Rules()
     for name, section in vars(rules or plain).items():
-        if section != getattr(plain, name):
-            settings[name] = dataclasses.asdict(section)
+        defaults = vars(getattr(plain, name))
+        if different := {leaf: value for leaf, value in vars(section).items() if value != defaults[leaf]}:
+            settings[name] = different
     return settings
 
 

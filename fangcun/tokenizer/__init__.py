@@ -4,7 +4,7 @@ The saved folder opens in `tokenizers` and `transformers` as it is and gives the
 are tokens in prompts and plain text in documents; streamed text never shows half a character.
 """
 
-from fangcun.tokenizer.build import build_tokenizer, tokenizer_fingerprint
+from fangcun.tokenizer.build import build_tokenizer, tokenizer_fingerprint, tokenizer_settings
 from fangcun.tokenizer.convert import ImportedTokenizer, import_tokenizer
 from fangcun.tokenizer.core import Tokenizer
 from fangcun.tokenizer.stream import StreamDecoder
@@ -17,6 +17,7 @@ __all__ = [
     "build_tokenizer",
     "import_tokenizer",
     "tokenizer_fingerprint",
+    "tokenizer_settings",
     "train_bpe",
     "train_char",
 ]

@@ -63,6 +63,9 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     out = {
         "corpus.builtin",
         "corpus.preset",
+        "dedup.exact",
+        "dedup.near",
+        "dedup.similarity",
         "corpus.txt_split",
         "corpus.separator",
         "corpus.chapter_pattern",
