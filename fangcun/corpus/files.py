@@ -10,7 +10,7 @@ from pathlib import Path
 from fangcun.errors import FangcunError
 
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
-COMPRESSIONS = (".gz", ".zst")
+COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 _NOT_TEXT = re.compile(r"(readme|license|licence)", re.IGNORECASE)
 _STAGES = {"corpus", "tokenizer", "tokens", "checkpoints"}
 

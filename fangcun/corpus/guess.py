@@ -1,0 +1,98 @@
+"""Which encoding a window of bytes is in, by what is valid and by how common the characters are that it gives.
+
+Nearly any pair of bytes is some hanzi in GB18030 and in Big5, so validity alone tells little: the right reading is
+the one that is made of the hanzi every text is made of. What is decided on too little is marked as uncertain.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import NamedTuple
+
+from fangcun.corpus.common_hanzi import common_share
+
+# Big5 as Windows writes it: with the seven ETEN hanzi and the euro sign.
+CODECS = {"utf-8": "utf-8", "gb18030": "gb18030", "big5": "cp950", "utf-16-le": "utf-16-le", "utf-16-be": "utf-16-be"}
+# surrogateescape stands one of these in for each byte that does not decode; NUL never occurs in text.
+BAD = re.compile("[\ud800-\udfff\x00]+")
+_ASCII = bytes(range(128))
+_ASCII_TEXT = re.compile(r"[\t\n\r\x20-\x7e]")
+_HANZI = re.compile("[\u3400-\u9fff\ue000-\uf8ff]")
+_LONE_HANZI = re.compile("(?<![^\x00-\x7f])[\u3400-\u9fff\ue000-\uf8ff](?![^\x00-\x7f])")
+_HARDLY_BAD = 0.01
+_FEW_BAD = 0.05
+_MOSTLY_BAD = 0.2
+# Wrong readings of 16 characters and more stay below the first, right ones above the second.
+_HARDLY_COMMON = 0.2
+_COMMON = 0.25
+_PLAIN_UTF16 = 0.4
+_FEW_CHARACTERS = 8
+
+
+class Guess(NamedTuple):
+    """`name` is utf-8, gb18030, big5, utf-16-le or utf-16-be; `certain` is False where another is nearly as likely."""
+
+    name: str
+    certain: bool = True
+
+
+def _read(probe: bytes, name: str) -> tuple[str, float]:
+    """The text, and bytes that do not decode over bytes that are not ASCII. A character cut at the end is not counted."""
+    text = codecs.getincrementaldecoder(CODECS[name])("surrogateescape").decode(probe, final=False)
+    bad = sum(len(run.group()) - run.group().count("\0") for run in BAD.finditer(text))
+    return BAD.sub("", text), bad / max(1, len(probe.translate(None, _ASCII)))
+
+
+def guess_encoding(probe: bytes) -> Guess:
+    """utf-8, gb18030 or big5 for a window of bytes that is not all ASCII.
+
+    Text of another encoding read as UTF-8 is bad nearly everywhere; damaged UTF-8 is bad here and there. Where nothing
+    fits, the answer is utf-8, so that the bytes are reported as broken rather than turned into random hanzi.
+    """
+    as_utf8, utf8_bad = _read(probe, "utf-8")
+    if utf8_bad == 0:
+        return Guess("utf-8")
+    readings: list[tuple[float, str, str, int]] = []
+    for name in ("gb18030", "big5"):
+        text, bad = _read(probe, name)
+        # In a few characters of GB18030 some pairs of bytes are UTF-8 by chance; that nothing is wrong with them decides.
+        if bad == 0 or (utf8_bad > _MOSTLY_BAD and bad < _FEW_BAD):
+            share, count = common_share(text)
+            readings.append((share, name, text, count))
+    readings.sort(key=lambda reading: -reading[0])
+    if not readings:
+        return Guess("utf-8")
+    share, name, text, count = readings[0]
+    utf8_share = common_share(as_utf8)[0]
+    if utf8_bad <= _MOSTLY_BAD and (utf8_share >= share or (utf8_bad <= _HARDLY_BAD and share < _COMMON)):
+        return Guess("utf-8")
+    # An accented letter of Latin-1 and the letter behind it make one rare hanzi between letters.
+    if share < _HARDLY_COMMON and len(_LONE_HANZI.findall(text)) * 2 > len(_HANZI.findall(text)):
+        return Guess("utf-8")
+    second = readings[1][0] if len(readings) > 1 else 0.0
+    return Guess(name, count >= _FEW_CHARACTERS and share >= max(_COMMON, 2 * second))
+
+
+def guess_utf16(head: bytes) -> Guess | None:
+    """utf-16-le or utf-16-be for the beginning of a file without a byte order mark, or None when it is not plainly that."""
+    head = head[: len(head) // 2 * 2]
+    if b"\0" not in head and _is_utf8(head):
+        return None
+    found = []
+    for name in ("utf-16-le", "utf-16-be"):
+        text = head.decode(name, "replace")
+        plain = len(_ASCII_TEXT.findall(text))
+        share, count = common_share(text)
+        if len(text) >= _FEW_CHARACTERS and "\0" not in text:
+            found.append(((plain + share * count) / len(text), name))
+    best = max(found, default=(0.0, ""))
+    return Guess(best[1]) if best[0] >= _PLAIN_UTF16 else None
+
+
+def _is_utf8(head: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=False)
+    except UnicodeDecodeError:
+        return False
+    return True
