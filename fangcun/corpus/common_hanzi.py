@@ -22,7 +22,9 @@ _TRADITIONAL = (
 
 COMMON_HANZI = frozenset(_SIMPLIFIED + _TRADITIONAL)
 
-_COMMON = re.compile(f"[{''.join(sorted(COMMON_HANZI))}\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u00b7\u3000-\u3011\uff01-\uff5e]+")
+_COMMON = re.compile(
+    f"[{''.join(sorted(COMMON_HANZI))}\u2013\u2014\u2018\u2019\u201c\u201d\u2026\u00b7\u3000-\u3011\uff01-\uff5e]+"
+)
 _ASCII = re.compile("[\x00-\x7f]+")
 
 

@@ -79,30 +79,30 @@ class ByteStream:
             ) from error
 
     @staticmethod
-    def _members(
-        file: BinaryIO, new: Callable[[], Any], damage: type[Exception], padding: bytes
-    ) -> Iterator[bytes]:
+    def _members(file: BinaryIO, new: Callable[[], Any], damage: type[Exception], padding: bytes) -> Iterator[bytes]:
         """Streams one after the other (xz -T, pbzip2, cat) are one; `padding` may stand between them (xz)."""
-        member, begun = new(), False
-        packed = file.read(_PACKED_BLOCK_BYTES)
-        while packed or begun:
-            if not begun:
-                packed = packed.lstrip(padding) if padding else packed
-            elif not packed and member.needs_input:
-                raise EOFError("the last stream is not complete")
-            if packed or begun:
-                begun = True
-                try:
-                    block = member.decompress(packed, _BLOCK_BYTES)
-                except damage as error:
-                    raise _DamagedError(str(error)) from error
-                if block:
-                    yield block
-                packed = b""
-                if member.eof:
-                    packed, member, begun = member.unused_data, new(), False
+        member, begun, packed = new(), False, b""
+        while True:
             if not packed and (not begun or member.needs_input):
                 packed = file.read(_PACKED_BLOCK_BYTES)
+                if not packed:
+                    break
+            if not begun:
+                packed = packed.lstrip(padding)
+                if not packed:
+                    continue
+            begun = True
+            try:
+                block = member.decompress(packed, _BLOCK_BYTES)
+            except damage as error:
+                raise _DamagedError(str(error)) from error
+            packed = b""
+            if block:
+                yield block
+            if member.eof:
+                packed, member, begun = member.unused_data, new(), False
+        if begun:
+            raise EOFError("the last stream is not complete")
 
     @staticmethod
     def _zstd(file: BinaryIO) -> Iterator[bytes]:

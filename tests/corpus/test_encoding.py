@@ -82,7 +82,9 @@ CODECS = {"utf-8": "utf-8", "gb18030": "gb18030", "big5": "cp950", "utf-16-le": 
 
 
 @given(
-    st.sampled_from([(SIMPLIFIED, name) for name in CODECS if name != "big5"] + [(TRADITIONAL, name) for name in CODECS]),
+    st.sampled_from(
+        [(SIMPLIFIED, name) for name in CODECS if name != "big5"] + [(TRADITIONAL, name) for name in CODECS]
+    ),
     st.integers(0, 100),
     st.integers(20, 400),
     st.sampled_from(["", "1998: ", "<p>\n"]),
@@ -122,7 +124,9 @@ def test_latin_1_is_reported_as_broken_and_not_read_as_hanzi() -> None:
 
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("setting", ["auto", "utf-16"])
-@pytest.mark.parametrize("text", [PROSE * 3, "plain English only\r\n" * 9, "a" * 5000 + PROSE], ids=["zh", "en", "late"])
+@pytest.mark.parametrize(
+    "text", [PROSE * 3, "plain English only\r\n" * 9, "a" * 5000 + PROSE], ids=["zh", "en", "late"]
+)
 def test_utf_16_is_read_with_and_without_a_mark(codec: str, setting: str, text: str) -> None:
     read, name, bad = decode(text.encode(codec), setting=setting, block_bytes=1001)
     assert (read, bad) == (text.replace("\r\n", "\n"), []) and name.startswith("utf-16-")
