@@ -18,8 +18,8 @@ CODECS = {"utf-8": "utf-8", "gb18030": "gb18030", "big5": "cp950", "utf-16-le": 
 BAD = re.compile("[\ud800-\udfff\x00]+")
 _ASCII = bytes(range(128))
 _ASCII_TEXT = re.compile(r"[\t\n\r\x20-\x7e]")
-_HANZI = re.compile("[\u3400-\u9fff\ue000-\uf8ff]")
-_LONE_HANZI = re.compile("(?<![^\x00-\x7f])[\u3400-\u9fff\ue000-\uf8ff](?![^\x00-\x7f])")
+_HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
+_ACCENTED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff][A-Za-z]")
 _HARDLY_BAD = 0.01
 _FEW_BAD = 0.05
 _MOSTLY_BAD = 0.2
@@ -67,8 +67,8 @@ def guess_encoding(probe: bytes) -> Guess:
     utf8_share = common_share(as_utf8)[0]
     if utf8_bad <= _MOSTLY_BAD and (utf8_share >= share or (utf8_bad <= _HARDLY_BAD and share < _COMMON)):
         return Guess("utf-8")
-    # An accented letter of Latin-1 and the letter behind it make one rare hanzi between letters.
-    if share < _HARDLY_COMMON and len(_LONE_HANZI.findall(text)) * 2 > len(_HANZI.findall(text)):
+    # An accented letter of Latin-1 and the letter behind it make one rare hanzi.
+    if share < _HARDLY_COMMON and 2 * len(_ACCENTED.findall(probe)) > len(_HIGH_BYTES.findall(probe)):
         return Guess("utf-8")
     second = readings[1][0] if len(readings) > 1 else 0.0
     return Guess(name, count >= _FEW_CHARACTERS and share >= max(_COMMON, 2 * second))
