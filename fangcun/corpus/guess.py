@@ -67,11 +67,18 @@ def guess_encoding(probe: bytes) -> Guess:
     utf8_share = common_share(as_utf8)[0]
     if utf8_bad <= _MOSTLY_BAD and (utf8_share >= share or (utf8_bad <= _HARDLY_BAD and share < _COMMON)):
         return Guess("utf-8")
-    # An accented letter of Latin-1 and the letter behind it make one rare hanzi.
-    if share < _HARDLY_COMMON and 2 * len(_ACCENTED.findall(probe)) > len(_HIGH_BYTES.findall(probe)):
+    if share < _HARDLY_COMMON and accented_share(probe) > 0.5:
         return Guess("utf-8")
     second = readings[1][0] if len(readings) > 1 else 0.0
     return Guess(name, count >= _FEW_CHARACTERS and share >= max(_COMMON, 2 * second))
+
+
+def accented_share(data: bytes) -> float:
+    """Of the runs of bytes beyond ASCII, how many are one byte before a letter, as accented letters of Latin-1 are.
+
+    Each of these makes a hanzi together with that letter, in GB18030 and in Big5.
+    """
+    return len(_ACCENTED.findall(data)) / max(1, len(_HIGH_BYTES.findall(data)))
 
 
 def guess_utf16(head: bytes) -> Guess | None:
