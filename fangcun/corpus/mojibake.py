@@ -15,7 +15,7 @@ from fangcun.corpus.guess import accented_share
 
 Kind = Literal["utf-8 as cp1252", "utf-8 as latin-1", "gbk as cp1252", "gbk as latin-1", "utf-8 as gbk"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_KIND = {tuple(kind.split(" as ")): kind for kind in KINDS}
+_KIND: dict[str, Kind] = {kind: kind for kind in KINDS}
 
 # cp1252 as browsers read it: the five bytes it leaves undefined stand for the control characters of latin-1.
 _FROM_CP1252 = {
@@ -108,7 +108,7 @@ def _from_latin(text: str) -> tuple[str, Kind] | None:
             repaired = data.decode(codec)
         except UnicodeDecodeError:
             continue
-        kind = _KIND[written, read]
+        kind = _KIND[f"{written} as {read}"]
         if plausible(text, repaired) and _gives(repaired, kind, text):
             return repaired, kind
     return None
