@@ -18,6 +18,8 @@ PROBE_BYTES = 256 * 1024
 _HEAD_BYTES = 4096
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
 _UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+# Four hanzi of UTF-8 on end. In GB18030 and Big5 these twelve bytes would be six hanzi, each of a rare kind.
+_UTF8_RUN = re.compile(rb"(?:[\xe3-\xe9\xef][\x80-\xbf]{2}){4}")
 _BOM_GB18030 = b"\x84\x31\x95\x33"
 
 
@@ -35,7 +37,8 @@ class StreamDecoder:
 
     `encoding` is `auto`, `utf-8`, `utf-16`, `gb18030` or `big5`. `on_bad(line, count)` is told of each run of bytes that
     is left out: its line from 1, and how many bytes. `name` says what was found (`utf-8`, `utf-8 with BOM`, `gb18030`,
-    `big5`, `utf-16-le`, `utf-16-be`), with `, uncertain` where it was decided on too little.
+    `big5`, `utf-16-le`, `utf-16-be`), with `, uncertain` where it was decided on too little, and `, partly utf-8` where
+    UTF-8 stands in the middle of GB18030 or Big5 (it is read as the wrong hanzi; the file wants repair).
     """
 
     def __init__(self, place: str, encoding: str, on_bad: Callable[[int, int], None]) -> None:
@@ -78,6 +81,8 @@ class StreamDecoder:
             self._choose(guess_encoding(probe))
             block, self._pending = self._pending, b""
         assert self._decoder is not None
+        if self.name in ("gb18030", "big5") and _UTF8_RUN.search(block):
+            self.name += ", partly utf-8"
         return self._decoder.decode(block, final)
 
     def _read_start(self, block: bytes) -> bytes:

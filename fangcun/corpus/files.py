@@ -103,7 +103,7 @@ def list_files(paths: list[str]) -> tuple[list[Path], list[Path]]:
         raise FangcunError(
             f"{', '.join(map(str, paths))} holds no text file. Expected {' '.join(SUFFIXES)}, plain or packed as {' '.join(COMPRESSIONS)}.{left_out}"
         )
-    return list(used.values()), [path for key, path in skipped.items() if key not in used]
+    return list(used.values()), sorted((path for key, path in skipped.items() if key not in used), key=_natural)
 
 
 def _sort_in(path: Path, real: str, used: dict[str, Path], skipped: dict[str, Path]) -> None:

@@ -127,8 +127,11 @@ def describe_drops(report: dict[str, Any]) -> list[str]:
         lines.append(f"not plain UTF-8: {', '.join(named[:3])}{more}")
     elif others := [f"{file['name']} ({file['encoding']})" for file in _other(report["files"])]:
         lines.append(f"not plain UTF-8: {_few(others, len(others))}")
-    if any(entry["encoding"].endswith("uncertain") for entry in [*report["files"], *report.get("groups", [])]):
-        lines.append("an encoding is uncertain: look at the text of these files, or name it with --corpus.encoding")
+    encodings = {entry["encoding"] for entry in [*report["files"], *report.get("groups", [])]}
+    if any("," in encoding for encoding in encodings):
+        lines.append(
+            "an encoding is uncertain or mixed: look at the text of these files; name it with --corpus.encoding, or convert the files"
+        )
     if report["broken_records"] or report["broken_bytes"]:
         places = "; ".join(f"{sample['place']}: {sample['reason']}" for sample in report["samples"][:3])
         lines.append(f"broken: {report['broken_records']:,} records, {report['broken_bytes']:,} bytes. First: {places}")

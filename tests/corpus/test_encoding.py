@@ -111,6 +111,14 @@ def test_a_short_text_is_read_back_or_what_is_wrong_is_said(text: str) -> None:
             assert bad or "uncertain" in name, (read, name)
 
 
+@given(st.integers(4, 80), st.integers(4, 80), st.permutations(["utf-8", "gb18030", "gb18030"]), st.booleans())
+def test_a_file_of_two_encodings_is_reported(one: int, other: int, codecs: list[str], lines: bool) -> None:
+    parts = [SIMPLIFIED[:one], SIMPLIFIED[20 : 20 + other], SIMPLIFIED[7 : 7 + one]]
+    data = b"".join(part.encode(codec) + b"\n" * lines for part, codec in zip(parts, codecs, strict=True))
+    _, name, bad = decode(data)
+    assert bad or "," in name
+
+
 def test_an_uncertain_encoding_is_marked() -> None:
     assert decode("鬯鬰".encode("gb18030"))[:2] == ("鬯鬰", "gb18030, uncertain")
     assert decode(SIMPLIFIED.encode("gb18030"))[1] == "gb18030"
@@ -178,7 +186,7 @@ def test_pieces_of_real_files_are_recognised_in_any_encoding(shared_data: Path, 
             # Characters that Big5 does not have are left out beforehand.
             data = piece.encode(codec, "ignore")
             read, name, bad = decode(data, block_bytes=4096)
-            assert (read, bad) == (data.decode(codec), [])
+            assert (read, bad) == (data.decode(codec), []) and "partly" not in name
             # Two lines of a poem may be too little to be certain.
             assert name.removesuffix(", uncertain") == {"cp950": "big5"}.get(codec, codec)
             uncertain += "uncertain" in name
