@@ -46,7 +46,7 @@ _FEW_HANZI = 3
 _HARDLY_ACCENTED = 0.1
 _FEW_CHARACTERS = 8
 _HARDLY_COMMON = 0.2
-_LOSSY_SAMPLE_CHARACTERS = 512
+_LOSSY_SAMPLE_CHARACTERS = 128
 _REPLACED = re.compile("(?:锟斤拷|\ufffd)+")
 
 
@@ -63,7 +63,7 @@ def garble(text: str, kind: Kind) -> str:
 def propose(text: str) -> tuple[str, Kind] | None:
     """The text turned back and how it had been garbled, or None for text that is clean, lossy or not plainly garbled.
 
-    Always `garble(*propose(text)) == text`. Clean Chinese costs a look at its first 64 characters beyond ASCII, clean
+    Always `garble(*propose(text)) == text`. Clean Chinese costs a look at 64 characters, from the first one beyond ASCII on, clean
     text of accented letters one failed decoding.
     """
     if text.isascii():
@@ -82,7 +82,7 @@ def lost_characters(text: str) -> int:
 def is_beyond_repair(text: str) -> bool:
     """Whether the document is UTF-8 read as GBK (浣犲ソ, 锛, 銆) with bytes lost on the way, so that nothing turns it back.
 
-    Judged by its first 512 characters beyond ASCII.
+    Judged by its first 128 characters from the first one beyond ASCII on.
     """
     first = _NON_ASCII.search(text)
     if not first:

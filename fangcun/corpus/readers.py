@@ -134,8 +134,9 @@ class _FileReader:
         if kind in ("parquet", "arrow"):
             self.counts.bytes = self.path.stat().st_size
             self.counts.encoding = kind
-            read_rows = read_parquet if kind == "parquet" else read_arrow
-            for row, share, record in read_rows(self.path, self.config.text_key):
+            key = self.config.text_key
+            rows = read_parquet(self.path, key) if kind == "parquet" else read_arrow(self.path, key, self._broken)
+            for row, share, record in rows:
                 self._share = share
                 yield f"{self.name}:{row}", record
         elif kind in ("csv", "tsv"):

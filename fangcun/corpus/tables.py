@@ -14,6 +14,8 @@ from fangcun.errors import FangcunError, did_you_mean
 
 _PARQUET_ROWS = 512
 _ARROW_FILE = b"ARROW1"
+# A message of the length 0; streams of before Arrow 0.15 do not begin with its first half.
+_ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def check_columns(place: str, names: list[str], text_key: str | None) -> None:
@@ -108,10 +110,13 @@ def read_parquet(path: Path, text_key: str | None) -> Iterator[tuple[int, float,
                     yield number, number / rows, row
 
 
-def read_arrow(path: Path, text_key: str | None) -> Iterator[tuple[int, float, dict[str, Any]]]:
+def read_arrow(
+    path: Path, text_key: str | None, on_broken: Callable[[int, str, str, int], None]
+) -> Iterator[tuple[int, float, dict[str, Any]]]:
     """As `read_parquet`, for the Arrow files of a Hugging Face dataset (`save_to_disk`): IPC streams, or IPC files.
 
-    Needs pyarrow. A file is held one record batch at a time. Raises FangcunError.
+    Needs pyarrow. A file is held one record batch at a time. Raises FangcunError. A stream without its end mark, which
+    may have been cut between two batches, is reported.
     """
     with _arrow_errors(path, "Arrow"):
         import pyarrow
@@ -126,6 +131,11 @@ def read_arrow(path: Path, text_key: str | None) -> Iterator[tuple[int, float, d
                     for row in batch.slice(start, _PARQUET_ROWS).to_pylist():
                         number += 1
                         yield number, share, row
+            file.seek(0)
+            if file.read(4) == _ARROW_END[:4]:
+                file.seek(size_bytes - len(_ARROW_END))
+                if file.read(len(_ARROW_END)) != _ARROW_END:
+                    on_broken(number, "the stream has no end mark: the file may be cut short", "", 0)
 
 
 def _arrow_batches(path: Path, file: Any, text_key: str | None) -> Iterator[Any]:

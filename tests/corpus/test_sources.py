@@ -97,9 +97,8 @@ def test_a_data_set_saved_to_disk_gives_its_rows_and_nothing_else(tmp_path: Path
     documents, report = read(tmp_path / "d")
     assert [document.text for document in documents] == [*rows, "验"]
     assert documents[4].source == "train/data-00001-of-00002.arrow:1"
-    assert {file.encoding for file in report.files} == {"arrow"} and describe_drops(report.as_dict())[0].startswith(
-        "skipped: "
-    )
+    assert {file.encoding for file in report.files} == {"arrow"} and not report.samples
+    assert describe_drops(report.as_dict())[0].startswith("skipped: ")
     assert texts_of(tmp_path / "d", text_key="text") == [*rows, "验"]
     with pytest.raises(FangcunError, match=r"no column 'txt'.*Did you mean 'text'"):
         read(tmp_path / "d", text_key="txt")
@@ -111,11 +110,20 @@ def test_arrow_files_that_are_cut_or_of_the_other_kind(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-40_000])
     with pytest.raises(FangcunError, match=r"data-00000-of-00001\.arrow is no Arrow file that can be read"):
         read(tmp_path / "d")
+    # Cut between two batches.
+    import pyarrow
+
+    with pyarrow.OSFile(str(path), "wb") as sink:
+        writer = pyarrow.ipc.new_stream(sink, pyarrow.schema({"text": pyarrow.string()}))
+        writer.write_batch(pyarrow.record_batch({"text": ["甲"]}))
+        position = sink.tell()
+        writer.close()
+    path.write_bytes(path.read_bytes()[:position])
+    documents, report = read(tmp_path / "d", max_broken_share=0.5)
+    assert [document.text for document in documents] == ["甲"] and "no end mark" in report.samples[0]["reason"]
     put(path, b"")
     with pytest.raises(FangcunError, match="no Arrow file"):
         read(tmp_path / "d")
-    import pyarrow
-
     table = pyarrow.table({"text": ["甲", "乙"]})
     with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
