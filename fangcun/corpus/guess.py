@@ -17,7 +17,10 @@ CODECS = {"utf-8": "utf-8", "gb18030": "gb18030", "big5": "cp950", "utf-16-le": 
 # surrogateescape stands one of these in for each byte that does not decode; NUL never occurs in text.
 BAD = re.compile("[\ud800-\udfff\x00]+")
 _ASCII = bytes(range(128))
+_NOT_TEXT_BYTES = bytes([0, *range(128, 256)])
+_ODD_SHARE = 0.2
 _ASCII_TEXT = re.compile(r"[\t\n\r\x20-\x7e]")
+_KANA = re.compile("[\u3041-\u30fe]")
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 _ACCENTED = re.compile(rb"(?<![\x80-\xff])[\x80-\xff][A-Za-z]")
 _HARDLY_BAD = 0.01
@@ -53,24 +56,26 @@ def guess_encoding(probe: bytes) -> Guess:
     as_utf8, utf8_bad = _read(probe, "utf-8")
     if utf8_bad == 0:
         return Guess("utf-8")
-    readings: list[tuple[float, str, str, int]] = []
+    readings: list[tuple[float, float, str, int]] = []
     for name in ("gb18030", "big5"):
         text, bad = _read(probe, name)
         # In a few characters of GB18030 some pairs of bytes are UTF-8 by chance; that nothing is wrong with them decides.
         if bad == 0 or (utf8_bad > _MOSTLY_BAD and bad < _FEW_BAD):
-            share, count = common_share(text)
-            readings.append((share, name, text, count))
+            common, count = common_share(text)
+            # Kana in GB18030 (and in EUC-JP) are the most common hanzi of Big5.
+            kana = len(_KANA.findall(text)) / max(1, count) if name == "gb18030" else 0.0
+            readings.append((common + kana, common, name, count))
     readings.sort(key=lambda reading: -reading[0])
     if not readings:
         return Guess("utf-8")
-    share, name, text, count = readings[0]
+    share, common, name, count = readings[0]
     utf8_share = common_share(as_utf8)[0]
     if utf8_bad <= _MOSTLY_BAD and (utf8_share >= share or (utf8_bad <= _HARDLY_BAD and share < _COMMON)):
         return Guess("utf-8")
     if share < _HARDLY_COMMON and accented_share(probe) > 0.5:
         return Guess("utf-8")
     second = readings[1][0] if len(readings) > 1 else 0.0
-    return Guess(name, count >= _FEW_CHARACTERS and share >= max(_COMMON, 2 * second))
+    return Guess(name, count >= _FEW_CHARACTERS and common >= _COMMON and share >= 2 * second)
 
 
 def accented_share(data: bytes) -> float:
@@ -84,7 +89,9 @@ def accented_share(data: bytes) -> float:
 def guess_utf16(head: bytes) -> Guess | None:
     """utf-16-le or utf-16-be for the beginning of a file without a byte order mark, or None when it is not plainly that."""
     head = head[: len(head) // 2 * 2]
-    if b"\0" not in head and _is_utf8(head):
+    # Half of the bytes of English text are NUL, and half of those of Chinese are beyond ASCII: a damaged byte is neither.
+    odd_bytes = len(head) - len(head.translate(None, _NOT_TEXT_BYTES))
+    if odd_bytes < _ODD_SHARE * len(head) or (b"\0" not in head and _is_utf8(head)):
         return None
     found = []
     for name in ("utf-16-le", "utf-16-be"):

@@ -130,6 +130,49 @@ def test_latin_1_is_reported_as_broken_and_not_read_as_hanzi() -> None:
     assert name == "utf-8" and read.isascii() and sum(count for _, count in bad) == 160 - 40
 
 
+def test_japanese_in_gb18030_is_read_and_in_other_encodings_never_certain() -> None:
+    text = "これは日本語のテキストです。漢字とかなが混ざっています。学校へ行きます。\n" * 3
+    assert decode(text.encode("gb18030"))[0] == text
+    for codec in ("euc-jp", "shift_jis"):
+        read, name, bad = decode(text.encode(codec))
+        assert read != text and (bad or "uncertain" in name)
+
+
+@pytest.mark.parametrize("text", ["Le café à Noël, où l’été", "Schöne Grüße aus Köln", "Łódź żółć", "Привет, мир"])
+def test_an_encoding_that_is_not_ours_is_reported(text: str) -> None:
+    codec = "cp1251" if text.startswith("П") else "cp1250" if text.startswith("Ł") else "cp1252"
+    _, name, bad = decode((text + ", plain words between\n").encode(codec) * 9)
+    assert bad or "uncertain" in name
+
+
+def test_a_damaged_byte_in_english_is_not_utf_16() -> None:
+    draw = random.Random(0)
+    words = [
+        "come",
+        "to",
+        "keep",
+        "my",
+        "word",
+        "and",
+        "the",
+        "time",
+        "of",
+        "bees",
+        "very",
+        "good",
+        "or",
+        "else",
+        "take",
+        "that",
+        "at",
+        "once",
+    ]
+    for _ in range(2000):
+        data = bytearray(" ".join(draw.choices(words, k=draw.randrange(3, 40))).encode())
+        data[draw.randrange(len(data))] = draw.choice([0, 0xE9, 0xFF])
+        assert not decode(bytes(data), block_bytes=4096)[1].startswith("utf-16")
+
+
 @pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("setting", ["auto", "utf-16"])
 @pytest.mark.parametrize(
