@@ -18,7 +18,7 @@ CODECS = {"utf-8": "utf-8", "gb18030": "gb18030", "big5": "cp950", "utf-16-le": 
 BAD = re.compile("[\ud800-\udfff\x00]+")
 _ASCII = bytes(range(128))
 _NOT_TEXT_BYTES = bytes([0, *range(128, 256)])
-_ODD_SHARE = 0.2
+_ODD_SHARE = 0.1
 _ASCII_TEXT = re.compile(r"[\t\n\r\x20-\x7e]")
 _KANA = re.compile("[\u3041-\u30fe]")
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
@@ -89,19 +89,20 @@ def accented_share(data: bytes) -> float:
 def guess_utf16(head: bytes) -> Guess | None:
     """utf-16-le or utf-16-be for the beginning of a file without a byte order mark, or None when it is not plainly that."""
     head = head[: len(head) // 2 * 2]
-    # Half of the bytes of English text are NUL, and half of those of Chinese are beyond ASCII: a damaged byte is neither.
+    # Half of the bytes of English text are NUL, and a good part of those of Chinese is beyond ASCII; in ASCII with a
+    # damaged byte or two, hardly any is.
     odd_bytes = len(head) - len(head.translate(None, _NOT_TEXT_BYTES))
     if odd_bytes < _ODD_SHARE * len(head) or (b"\0" not in head and _is_utf8(head)):
         return None
-    found = []
+    found: list[tuple[float, str, int]] = []
     for name in ("utf-16-le", "utf-16-be"):
         text = head.decode(name, "replace")
         plain = len(_ASCII_TEXT.findall(text))
         share, count = common_share(text)
         if len(text) >= _FEW_CHARACTERS and "\0" not in text:
-            found.append(((plain + share * count) / len(text), name))
-    best = max(found, default=(0.0, ""))
-    return Guess(best[1]) if best[0] >= _PLAIN_UTF16 else None
+            found.append(((plain + share * count) / len(text), name, len(text)))
+    share, name, characters = max(found, default=(0.0, "", 0))
+    return Guess(name, characters >= 2 * _FEW_CHARACTERS) if share >= _PLAIN_UTF16 else None
 
 
 def _is_utf8(head: bytes) -> bool:

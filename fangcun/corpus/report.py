@@ -12,6 +12,7 @@ MAX_SAMPLES = 20
 # Of more files than this only totals by folder and encoding are kept in drops.json, and the broken ones.
 MAX_FILES = 200
 # Encodings that need no word.
+_DOUBTFUL = (", uncertain)", ", partly utf-8)")
 _PLAIN = ("", "ascii", "utf-8", "parquet", "arrow")
 _COUNTS = ("documents", "empty_documents", "broken_records", "bytes", "broken_bytes")
 _EXCERPT_CHARACTERS = 120
@@ -121,16 +122,15 @@ def describe_drops(report: dict[str, Any]) -> list[str]:
     lines = []
     if skipped := report["skipped"]:
         lines.append(f"skipped: {_few(skipped, report.get('skipped_files', len(skipped)))}")
-    if groups := _other(report.get("groups", [])):
-        named = [f"{group['files']:,} files in {group['folder']} ({group['encoding']})" for group in groups]
-        more = f" and {sum(group['files'] for group in groups[3:]):,} more" if len(groups) > 3 else ""
-        lines.append(f"not plain UTF-8: {', '.join(named[:3])}{more}")
-    elif others := [f"{file['name']} ({file['encoding']})" for file in _other(report["files"])]:
+    others = [
+        *(f"{group['files']:,} files in {group['folder']} ({group['encoding']})" for group in _other(report.get("groups", []))),
+        *(f"{file['name']} ({file['encoding']})" for file in _other(report["files"]) if not report.get("groups")),
+    ]  # fmt: skip
+    if others:
         lines.append(f"not plain UTF-8: {_few(others, len(others))}")
-    encodings = {entry["encoding"] for entry in [*report["files"], *report.get("groups", [])]}
-    if any("," in encoding for encoding in encodings):
+    if doubtful := [line for line in others if any(word in line for word in _DOUBTFUL)]:
         lines.append(
-            "an encoding is uncertain or mixed: look at the text of these files; name it with --corpus.encoding, or convert the files"
+            f"encoding uncertain or mixed: {_few(doubtful, len(doubtful))}. Look at the text; name the encoding with --corpus.encoding, or convert the files"
         )
     if report["broken_records"] or report["broken_bytes"]:
         places = "; ".join(f"{sample['place']}: {sample['reason']}" for sample in report["samples"][:3])
