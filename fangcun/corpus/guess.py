@@ -53,9 +53,9 @@ def guess_encoding(probe: bytes) -> Guess:
     Text of another encoding read as UTF-8 is bad nearly everywhere; damaged UTF-8 is bad here and there. Where nothing
     fits, the answer is utf-8, so that the bytes are reported as broken rather than turned into random hanzi.
     """
-    as_utf8, utf8_bad = _read(probe, "utf-8")
-    if utf8_bad == 0:
+    if _is_utf8(probe):
         return Guess("utf-8")
+    as_utf8, utf8_bad = _read(probe, "utf-8")
     readings: list[tuple[float, float, str, int]] = []
     for name in ("gb18030", "big5"):
         text, bad = _read(probe, name)
