@@ -20,10 +20,10 @@ from typing import Any
 
 from common import peak_memory_mib, report
 
+from fangcun.corpus import normalize
 from fangcun.corpus.encoding import StreamDecoder
 from fangcun.corpus.files import list_files, short_names
 from fangcun.corpus.mojibake import is_beyond_repair, propose
-from fangcun.corpus.normalize import normalize
 
 Read = Callable[[bytes], str | None]
 

@@ -89,6 +89,10 @@ def _run_recipe(verb: str, tokens: list[str]) -> int:
         from fangcun.cli_verbs import adopt
 
         return adopt(tokens)
+    if verb == "corpus" and tokens[:1] in (["show"], ["report"]):
+        from fangcun import cli_corpus
+
+        return getattr(cli_corpus, tokens[0])(tokens[1:])
     if verb == "demo":
         source = "demo"
     elif tokens and not tokens[0].startswith("-"):

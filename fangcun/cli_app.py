@@ -26,10 +26,15 @@ _SETTINGS = """
 Settings are the recipe's keys: --train.max_steps 20, --optimizer.lr 3e-4, lists as several values, null for none.
 --text PATH… is short for --corpus.paths, --out DIR for --out_dir.
 """
+_SHOW = """
+fangcun corpus show RUN [--dropped RULE] [--count N] prints what cleaning and filters left out, by rule, with samples.
+fangcun corpus report RUN [--json FILE] [--html FILE] tells what a corpus is made of.
+"""
 _ADOPT = """
 fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16] makes token shards of
 finished files of ids.
 """
+_MORE = {"pack": _ADOPT, "corpus": _SHOW}
 
 Text = Annotated[
     list[str] | None,
@@ -57,7 +62,7 @@ def build_app() -> App:
     )
     app.command(_demo_help(), name="demo")
     for verb, text in _RECIPE_VERBS.items():
-        app.command(_recipe_help(text + "\n" + _SETTINGS + (_ADOPT if verb == "pack" else "")), name=verb)
+        app.command(_recipe_help(text + "\n" + _SETTINGS + _MORE.get(verb, "")), name=verb)
     app.command(cli_verbs.generate)
     app.command(cli_verbs.recipes)
     launch = App(name="launch", help="Submit a run to a cluster's scheduler.")

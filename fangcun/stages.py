@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fangcun.artifacts import MANIFEST, Manifest, read_manifest
-from fangcun.config import Recipe
+from fangcun.config import Recipe, Rules
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
 
@@ -73,7 +73,9 @@ class Stages:
     def _corpus(self) -> str:
         from fangcun.corpus import build_corpus, corpus_fingerprint
 
-        fingerprint, inputs = corpus_fingerprint(self.recipe.corpus, self._known_inputs(self.corpus, "corpus"))
+        recipe = self.recipe
+        rules = Rules(recipe.clean, recipe.filter, recipe.dedup)
+        fingerprint, inputs = corpus_fingerprint(recipe.corpus, self._known_inputs(self.corpus, "corpus"), rules)
 
         def describe(manifest: Manifest) -> str:
             train, val = manifest.counts["train"], manifest.counts["val"]
@@ -83,7 +85,7 @@ class Stages:
             )
 
         def build(line: Callable[[int, int], None]) -> Manifest:
-            return build_corpus(self.recipe.corpus, self.corpus, progress=line, known_inputs=inputs)
+            return build_corpus(recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs)
 
         self._stage("corpus", self.corpus, fingerprint, build, describe)
         self._tell_drops()

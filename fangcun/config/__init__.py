@@ -10,10 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig, Rules
     from fangcun.config.dump import dump_recipe
     from fangcun.config.inputs import check_inputs
     from fangcun.config.keys import field_docs
-    from fangcun.config.loader import LoadedRecipe, load_recipe, recipe_names, recipe_text
+    from fangcun.config.loader import LoadedRecipe, load_recipe, preset_names, recipe_names, recipe_text
     from fangcun.config.model import ModelConfig
     from fangcun.config.report import ImportReport
     from fangcun.config.resolve import count_parameters, resolve_model
@@ -34,8 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointConfig",
+    "CleanConfig",
     "CorpusConfig",
+    "DedupConfig",
     "EvalConfig",
+    "FilterConfig",
     "GuardConfig",
     "ImportReport",
     "InitConfig",
@@ -43,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "Recipe",
+    "Rules",
     "SamplesConfig",
     "TokenizerConfig",
     "TokensConfig",
@@ -53,6 +58,7 @@ __all__ = [
     "dump_recipe",
     "field_docs",
     "load_recipe",
+    "preset_names",
     "recipe_names",
     "recipe_text",
     "resolve_model",
@@ -60,7 +66,11 @@ __all__ = [
 
 # Where a public name lives, if not in `schema`. Resolved at first use: `fangcun --help` reads no YAML library.
 _HOMES = {
+    "CleanConfig": "cleaning",
+    "DedupConfig": "cleaning",
+    "FilterConfig": "cleaning",
     "ImportReport": "report",
+    "Rules": "cleaning",
     "LoadedRecipe": "loader",
     "ModelConfig": "model",
     "check_inputs": "inputs",
@@ -68,6 +78,7 @@ _HOMES = {
     "dump_recipe": "dump",
     "field_docs": "keys",
     "load_recipe": "loader",
+    "preset_names": "loader",
     "recipe_names": "loader",
     "recipe_text": "loader",
     "resolve_model": "resolve",

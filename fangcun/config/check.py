@@ -68,6 +68,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
     found = _Findings(recipe, origins)
     for check in (
         _corpus,
+        _dedup,
         _tokenizer_and_tokens,
         _batches,
         _length,
@@ -85,7 +86,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
 def idle_settings(recipe: Recipe) -> list[str]:
     """Settings that differ from their default and that nothing in this recipe reads."""
     found = _Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
-    for check in (_corpus, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer, _trackers):
+    for check in (_corpus, _dedup, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer, _trackers):
         check(found, recipe)
     return found.unused
 
@@ -125,6 +126,15 @@ def _corpus(found: _Findings, recipe: Recipe) -> None:
     if corpus.builtin is not None:
         keys = ["corpus.text_key", "corpus.txt_split", "corpus.separator", "corpus.chapter_pattern", "corpus.encoding"]
         found.idle(keys, "corpus.builtin", "it has no effect on the built-in text.")
+
+
+def _dedup(found: _Findings, recipe: Recipe) -> None:
+    if recipe.dedup.near and not recipe.dedup.exact:
+        found.error(
+            ["dedup.near", "dedup.exact"], "near-duplicates include exact ones; write dedup.exact: true as well."
+        )
+    if not recipe.dedup.near:
+        found.idle(["dedup.similarity"], "dedup.near", "it has no effect without dedup.near.")
 
 
 def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:

@@ -22,6 +22,9 @@ from fangcun.config.schema import Recipe
 from fangcun.config.yaml_tree import Mapping, Node, Scalar, parse_yaml, read_yaml
 from fangcun.errors import ConfigError, did_you_mean
 
+PRESET_SECTIONS = ("clean", "filter", "dedup")
+"""What a preset of cleaning may set."""
+
 
 @dataclass
 class LoadedRecipe:
@@ -38,7 +41,11 @@ class LoadedRecipe:
 
 def recipe_names() -> list[str]:
     """The shipped recipes, by name."""
-    folder = resources.files("fangcun") / "recipes"
+    return _names("recipes")
+
+
+def _names(folder_name: str) -> list[str]:
+    folder = resources.files("fangcun") / folder_name
     return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
@@ -66,6 +73,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> LoadedReci
             given.pop(other, None)  # --text replaces a built-in text, and the other way round
     nodes: dict[str, tuple[Node, Given]] = {key: (node, Given(place, False)) for key, (node, place) in given.items()}
     nodes |= {flag.key: (flag.value, Given(flag.spelled, True)) for flag in flags}
+    preset, preset_problems = _preset(nodes)
+    problems += preset_problems
+    nodes = preset | nodes
 
     values: dict[str, Any] = {}
     origins: dict[str, Given] = {}
@@ -95,6 +105,39 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
         section, _, leaf = key.rpartition(".")
         (parts[section] if section else top)[leaf] = value
     return Recipe(**{name: cls(**parts[name]) for name, cls in sections().items()}, **top)
+
+
+def preset_names() -> list[str]:
+    """The shipped presets of cleaning, by name."""
+    return _names("presets")
+
+
+def _preset(nodes: dict[str, tuple[Node, Given]]) -> tuple[dict[str, tuple[Node, Given]], list[str]]:
+    """The settings of the preset that `corpus.preset` names, which is taken out of `nodes`, and a sentence for each mistake."""
+    if "corpus.preset" not in nodes:
+        return {}, []
+    node, origin = nodes.pop("corpus.preset")
+    # As a flag, none is a spelling of null elsewhere; here it is a preset's name.
+    if not isinstance(node, Scalar) or (node.is_null and node.text != "none"):
+        return {}, []
+    name, label = node.text, origin.place if origin.by_flag else f"{origin.place}: corpus.preset"
+    if name in preset_names():
+        shown = f"preset {name}"
+        tree = parse_yaml((resources.files("fangcun") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"), shown)
+    elif name.endswith((".yaml", ".yml")):
+        if not Path(name).is_file():
+            return {}, [f"{label}: there is no file '{name}'."]
+        shown, tree = name, read_yaml(Path(name), name)
+    else:
+        names = ", ".join(preset_names())
+        return {}, [
+            f"{label}: '{name}' is no preset.{did_you_mean(name, preset_names())} They are {names}, or a YAML file."
+        ]
+    given, problems = _flatten(tree, shown)
+    for key, (_, place) in given.items():
+        if key.partition(".")[0] not in PRESET_SECTIONS:
+            problems.append(f"{place}: {key}: a preset has the sections {', '.join(PRESET_SECTIONS)} only.")
+    return {key: (node, Given(place, False)) for key, (node, place) in given.items()}, problems
 
 
 def _read(source: str | Path) -> tuple[str, str, Mapping]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig
 from fangcun.config.constraints import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -27,6 +28,9 @@ class CorpusConfig:
 
     builtin: Literal["sanguo"] | None = None
     """A text that comes with the installation: sanguo is the novel 三国演义. paths and builtin exclude each other."""
+
+    preset: str | None = None
+    """Fills the sections clean, filter and dedup where the recipe says nothing: none, novel, web, news, dialogue, or a YAML file with these sections. Null: their defaults. Loading a recipe puts the settings in its place."""
 
     text_key: str | None = None
     """Field (or column) that holds the text. Null: the known schemas are tried."""
@@ -51,6 +55,9 @@ class CorpusConfig:
 
     max_broken_share: Share = 0.01
     """Above this share of broken documents or bytes reading stops with an error."""
+
+    workers: PositiveInt | None = None
+    """Processes that clean and filter. Null: one a core, and one for a small corpus. The result does not depend on it."""
 
 
 @dataclass
@@ -313,6 +320,15 @@ class Recipe:
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     """Text in."""
+
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    """Text made better."""
+
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    """Documents left out."""
+
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    """Copies left out."""
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Characters to ids."""

@@ -6,15 +6,17 @@ artefact. What was broken or left out is counted and named.
 
 from fangcun.corpus.build import build_corpus, corpus_fingerprint
 from fangcun.corpus.builtin import builtin_file
+from fangcun.corpus.clean.tidy import normalize
 from fangcun.corpus.documents import Document
+from fangcun.corpus.drops import Drops, read_samples
 from fangcun.corpus.files import list_files
-from fangcun.corpus.normalize import normalize
-from fangcun.corpus.readers import read_documents
+from fangcun.corpus.process import read_documents
 from fangcun.corpus.report import ReadReport, describe_drops
 from fangcun.corpus.shards import iter_split
 
 __all__ = [
     "Document",
+    "Drops",
     "ReadReport",
     "build_corpus",
     "builtin_file",
@@ -24,4 +26,5 @@ __all__ = [
     "list_files",
     "normalize",
     "read_documents",
+    "read_samples",
 ]

@@ -1,19 +1,19 @@
-"""Files to clean documents in constant memory: the one path every text takes, whatever its format."""
+"""Files to documents in constant memory: the one path every text takes, whatever its format."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus.builtin import builtin_file
-from fangcun.corpus.documents import Document, document_id, split_lines, split_text
+from fangcun.corpus.documents import split_lines, split_text
 from fangcun.corpus.encoding import StreamDecoder
 from fangcun.corpus.files import list_files, short_names, suffixes
 from fangcun.corpus.json_stream import MAX_RECORD_CHARACTERS, parse_json, stream_json
-from fangcun.corpus.normalize import normalize
 from fangcun.corpus.report import FileReport, ReadReport
 from fangcun.corpus.schemas import texts
 from fangcun.corpus.streams import ByteStream
@@ -47,11 +47,22 @@ def input_files(config: CorpusConfig) -> tuple[list[Path], list[Path]]:
     return list_files(config.paths)
 
 
-def read_documents(config: CorpusConfig, report: ReadReport, *, progress: Progress | None = None) -> Iterator[Document]:
-    """Yield the documents of a corpus, cleaned, in the order of its files; empty ones are counted and left out.
+@dataclass(slots=True)
+class RawDocument:
+    """A text as it stands in its file."""
 
-    `report` is filled on the way. Memory does not grow with the corpus (a single document is held whole).
-    Raises FangcunError: nothing to read, unreadable files, more broken than `max_broken_share`, no document at all.
+    place: str
+    """`file`, `file:line` or `file:line/record`."""
+    text: str
+    counts: FileReport
+    """Of its file, for whoever cleans it."""
+
+
+def read_raw(config: CorpusConfig, report: ReadReport, *, progress: Progress | None = None) -> Iterator[RawDocument]:
+    """Yield the documents of a corpus as they stand in its files, in the order of these.
+
+    `report` is filled on the way, but for what becomes of the documents. Memory does not grow with the corpus (a single
+    document is held whole). Raises FangcunError: nothing to read, unreadable files.
     """
     files, skipped = input_files(config)
     names = short_names(files + skipped)
@@ -69,11 +80,16 @@ def read_documents(config: CorpusConfig, report: ReadReport, *, progress: Progre
         done_bytes += sizes[path]
     if progress:
         progress(total_bytes, total_bytes)
+
+
+def check_read(config: CorpusConfig, report: ReadReport) -> None:
+    """Raise FangcunError when more is broken than `max_broken_share`, or nothing was found in any file."""
     report.check(config.max_broken_share)
     if not report.total("documents"):
         found = f" Broken: {report.first_places()}." if report.samples else ""
+        names = [file.name for file in report.files]
         raise FangcunError(
-            f"The corpus is empty: {len(files)} file{'s' if len(files) > 1 else ''} read ({', '.join(names[path] for path in files[:3])}{' …' if len(files) > 3 else ''}), no text found.{found}"
+            f"The corpus is empty: {len(names)} file{'s' if len(names) > 1 else ''} read ({', '.join(names[:3])}{' …' if len(names) > 3 else ''}), no text found.{found}"
         )
 
 
@@ -86,24 +102,20 @@ class _FileReader:
         report.files.append(self.counts)
         self.stream = ByteStream(path)
         self._share: float | None = None
-        self._lacking = 0
+        self._lacking = self._found = 0
         self._fields: list[str] = []
 
     def position_bytes(self) -> int:
         """How far the file on disk has been read."""
         return self.stream.position_bytes if self._share is None else int(self._share * self.path.stat().st_size)
 
-    def documents(self) -> Iterator[Document]:
+    def documents(self) -> Iterator[RawDocument]:
         for place, text in self._texts():
-            clean = normalize(text)
-            if clean:
-                self.counts.documents += 1
-                yield Document(clean, place, document_id(clean))
-            else:
-                self.counts.empty_documents += 1
+            self._found += not text.isspace() and text != ""
+            yield RawDocument(place, text, self.counts)
         if self._share is None:
             self.counts.bytes = self.stream.unpacked_bytes
-        if self._lacking and not self.counts.documents:
+        if self._lacking and not self._found:
             self._complain_of_text_key()
 
     def _texts(self) -> Iterator[tuple[str, str]]:
@@ -193,7 +205,7 @@ class _FileReader:
             if not self._lacking:
                 self._fields = [str(key) for key in record]
             self._lacking += 1
-            if self._lacking >= _PATIENCE_RECORDS and not self.counts.documents:
+            if self._lacking >= _PATIENCE_RECORDS and not self._found:
                 self._complain_of_text_key()
 
     def _complain_of_text_key(self) -> None:

@@ -11,8 +11,8 @@ from fangcun.errors import FangcunError
 MAX_SAMPLES = 20
 # Of more files than this only totals by folder and encoding are kept in drops.json, and the broken ones.
 MAX_FILES = 200
-# Encodings that need no word.
 _DOUBTFUL = (", uncertain)", ", partly utf-8)")
+# Encodings that need no word.
 _PLAIN = ("", "ascii", "utf-8", "parquet", "arrow")
 _COUNTS = ("documents", "empty_documents", "broken_records", "bytes", "broken_bytes")
 _EXCERPT_CHARACTERS = 120
@@ -135,7 +135,17 @@ def describe_drops(report: dict[str, Any]) -> list[str]:
     if report["broken_records"] or report["broken_bytes"]:
         places = "; ".join(f"{sample['place']}: {sample['reason']}" for sample in report["samples"][:3])
         lines.append(f"broken: {report['broken_records']:,} records, {report['broken_bytes']:,} bytes. First: {places}")
+    if rules := report.get("rules"):
+        shown = [f"{name} {_count(count)}" for name, count in rules.items()]
+        lines.append(f"left out: {'; '.join(shown)}")
+    if report.get("masked"):
+        lines.append(f"masked: {report['masked']:,} personal data")
     return lines
+
+
+def _count(count: dict[str, int]) -> str:
+    what = f"{count['lines']:,} lines of {count['documents']:,}" if count["lines"] else f"{count['documents']:,}"
+    return f"{what} documents, {count['bytes'] / 1e6:,.2f} MB"
 
 
 def _other(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -16,10 +16,10 @@ import numpy as np
 from fangcun.artifacts import MANIFEST, Manifest, fingerprint, read_manifest, write_artifact
 from fangcun.config.schema import TokensConfig
 from fangcun.errors import FangcunError
+from fangcun.processes import available_cores, ordered_map
 from fangcun.tokens.encode import Encoded, encode_batch, prepare_worker, work
 from fangcun.tokens.format import KIND, SPLITS, ShardWriter, choose_dtype, explain_write_errors
 from fangcun.tokens.pieces import PIECE_CHARACTERS, Piece, batch_pieces
-from fangcun.tokens.processes import available_cores, ordered_map
 
 if TYPE_CHECKING:
     from fangcun.tokenizer import Tokenizer

@@ -13,7 +13,7 @@ import torch
 from fangcun.config.schema import Precision, Recipe
 from fangcun.errors import FangcunError
 from fangcun.model.device import choose_device, cpu_computes_bf16
-from fangcun.tokens.processes import available_cores
+from fangcun.processes import available_cores
 from fangcun.training.float8 import check_float8
 
 

@@ -62,6 +62,7 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     """Keys to leave out so that the rest is free of contradictions; those have tests of their own."""
     out = {
         "corpus.builtin",
+        "corpus.preset",
         "corpus.txt_split",
         "corpus.separator",
         "corpus.chapter_pattern",

@@ -202,7 +202,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
 PARENT = """
     import sys, time
-    from fangcun.tokens.processes import ordered_map
+    from fangcun.processes import ordered_map
     from fangcun_test_work import nothing, pid_slowly
     if __name__ == "__main__":
         for pid in ordered_map(pid_slowly, iter(range(10_000)), 2, nothing):
@@ -270,7 +270,7 @@ def _nothing() -> None: ...
 
 
 def test_a_failing_process_is_an_error_here_not_a_hang() -> None:
-    from fangcun.tokens.processes import ordered_map
+    from fangcun.processes import ordered_map
 
     with pytest.raises(FangcunError, match="item 3 is bad"):
         list(ordered_map(_fail, range(10), 1, _nothing))
@@ -279,7 +279,7 @@ def test_a_failing_process_is_an_error_here_not_a_hang() -> None:
 
 
 def test_results_keep_their_order_and_few_items_are_read_ahead() -> None:
-    from fangcun.tokens.processes import ordered_map
+    from fangcun.processes import ordered_map
 
     taken: list[int] = []
 

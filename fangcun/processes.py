@@ -56,8 +56,8 @@ def ordered_map(
             yield flying.popleft().result()
     except BrokenProcessPool as error:
         raise FangcunError(
-            "A worker process that encodes text ended unexpectedly (killed, or out of memory). Run again with fewer "
-            'processes: --tokens.workers 1. In a script of your own, the call must stand under if __name__ == "__main__".'
+            "A worker process ended unexpectedly (killed, or out of memory). Run again with fewer processes: "
+            '--corpus.workers 1 --tokens.workers 1. In a script of your own, the call must stand under if __name__ == "__main__".'
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
