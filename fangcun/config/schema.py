@@ -44,8 +44,8 @@ class CorpusConfig:
     chapter_pattern: str | None = None
     """Regular expression that matches the first line of a document, for txt_split: chapter. Null: 第…回/章/卷/节."""
 
-    encoding: Literal["auto", "utf-8", "gb18030"] = "auto"
-    """Encoding of text files. auto tells UTF-8 (with or without BOM) and GB18030 apart."""
+    encoding: Literal["auto", "utf-8", "utf-16", "gb18030", "big5"] = "auto"
+    """Encoding of text files. auto tells UTF-8 and UTF-16 (with or without BOM), GB18030 and Big5 apart; what it decides on too little text is named as uncertain."""
 
     val_split: Literal["auto", "hash", "tail"] = "auto"
     """hash: each document by its content, stable when documents are added. tail: the last share of the stream. auto: hash, tail under 200 documents."""
