@@ -15,6 +15,9 @@ class CleanConfig:
     tidy: bool = True
     """Line ends become one kind; control characters, zero-width spaces, ideographic indents and trailing white space go; at most two blank lines in a row."""
 
+    mojibake: bool = False
+    """Repair text that was read in a wrong encoding (UTF-8 as cp1252 or latin-1, GBK as latin-1, UTF-8 as GBK), where that is exactly reversible. What could be repaired is counted either way."""
+
     markup: bool = False
     """HTML's entities become the characters that they name, and its tags go."""
 

@@ -24,7 +24,7 @@ class CorpusConfig:
     """Which text is read, how it is cut into documents, and what is held out."""
 
     paths: list[str] | None = None
-    """Files, folders and globs of .txt .md .jsonl .json .csv .tsv .parquet, plain, .gz or .zst. `--text` is short for it."""
+    """Files, folders and globs of .txt .md .jsonl .json .csv .tsv .parquet .arrow and wiki_00, plain, .gz, .zst, .xz or .bz2 (.parquet and .arrow plain). `--text` is short for it."""
 
     builtin: Literal["sanguo"] | None = None
     """A text that comes with the installation: sanguo is the novel 三国演义. paths and builtin exclude each other."""

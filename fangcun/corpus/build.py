@@ -25,7 +25,7 @@ from fangcun.corpus.split import choose_share, choose_split, split_by_hash, spli
 from fangcun.errors import ConfigError, FangcunError
 
 # Raised whenever the same input would give other documents than before.
-RULES_VERSION = 1
+RULES_VERSION = 2
 _SPOOL_LEVEL = 1
 # Where the text lies, how much damage is allowed and how many processes work do not change what comes out; what a preset
 # says stands in the sections that it fills.
@@ -87,7 +87,8 @@ def build_corpus(
             how, share = manifest.settings["val_split_used"], manifest.settings["val_share_used"]
         _check_split(train, val, how, share)
         drops.write_samples(folder)
-        dropped = {"rules": drops.as_dict(), "masked": drops.masked}
+        mojibake = {"repaired": bool(rules and rules.clean.mojibake), "documents": dict(sorted(drops.mojibake.items()))}
+        dropped = {"rules": drops.as_dict(), "masked": drops.masked, "mojibake": mojibake}
         text = json.dumps(report.as_dict() | dropped, ensure_ascii=False, indent=1)
         (folder / "drops.json").write_text(text + "\n", encoding="utf-8", newline="\n")
         manifest.counts = {

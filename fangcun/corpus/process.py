@@ -38,6 +38,7 @@ class Outcome:
     id: str = ""
     taken: dict[str, list[str]] = field(default_factory=dict)
     masked: int = 0
+    mojibake: str | None = None
     features: Features | None = None
     """What duplicates are found by, where they are looked for."""
 
@@ -54,7 +55,7 @@ class Worker:
         dropped = self.filter.reason(cleaned.text) if cleaned.text else None
         identity = document_id(cleaned.text) if cleaned.text and not dropped else ""
         compared = features(cleaned.text, self.dedup.near) if identity and self.dedup.exact else None
-        return Outcome(cleaned.text, dropped, identity, cleaned.taken, cleaned.masked, compared)
+        return Outcome(cleaned.text, dropped, identity, cleaned.taken, cleaned.masked, cleaned.mojibake, compared)
 
 
 def read_documents(
@@ -87,6 +88,8 @@ def read_documents(
             for rule, lines in outcome.taken.items():
                 drops.take(rule, lines, place)
             drops.masked += outcome.masked
+            if outcome.mojibake:
+                drops.mojibake[outcome.mojibake] += 1
             if not outcome.text:
                 counts.empty_documents += 1
                 continue

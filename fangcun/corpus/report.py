@@ -138,6 +138,10 @@ def describe_drops(report: dict[str, Any]) -> list[str]:
     if rules := report.get("rules"):
         shown = [f"{name} {_count(count)}" for name, count in rules.items()]
         lines.append(f"left out: {'; '.join(shown)}")
+    if misread := report.get("mojibake", {}).get("documents"):
+        counts = ", ".join(f"{kind} {count:,}" for kind, count in misread.items())
+        done = "repaired" if report["mojibake"]["repaired"] else "not repaired (--clean.mojibake true does)"
+        lines.append(f"read in a wrong encoding before: {counts} documents, {done}")
     if report.get("masked"):
         lines.append(f"masked: {report['masked']:,} personal data")
     return lines

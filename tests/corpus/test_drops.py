@@ -161,3 +161,18 @@ def test_a_flag_beats_the_recipe_beats_the_preset(tmp_path: Path) -> None:
     recipe = load_recipe(file, ["--filter.min_characters", "7", "--clean.mask", "email"]).recipe
     assert (recipe.filter.max_spam, recipe.filter.min_characters, recipe.filter.max_digits) == (9.0, 7, 0.25)
     assert recipe.clean.boilerplate == ["web"] and recipe.clean.mask == ["email"]
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_text_that_was_misread_is_counted_and_repaired_when_asked(tmp_path: Path, repair: bool) -> None:
+    from fangcun.corpus import describe_drops
+    from fangcun.corpus.mojibake import garble
+
+    texts = [GOOD, garble(GOOD + "第二次。", "utf-8 as latin-1")]
+    config = CorpusConfig(paths=[str(write(tmp_path / "in", texts))], val_share=0.0)
+    build_corpus(config, tmp_path / "corpus", Rules(CleanConfig(mojibake=repair)))
+    kept = [d.text for d in iter_split(tmp_path / "corpus", "train")]
+    assert (GOOD + "第二次。" in kept) == repair
+    drops = json.loads((tmp_path / "corpus" / "drops.json").read_text(encoding="utf-8"))
+    assert drops["mojibake"] == {"repaired": repair, "documents": {"utf-8 as latin-1": 1}}
+    assert any("wrong encoding" in line and ("not repaired" in line) != repair for line in describe_drops(drops))
