@@ -11,6 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from fangcun.errors import ConfigError, FangcunError
 from fangcun.tokenizer.core import Tokenizer
 from fangcun.tokenizer.merge_tree import MergeTree, find_alphabet
 
+MAP_FILE = "id_map.npy"
 _BATCH_CHARACTERS = 1 << 20
 _WITH_IDS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing", "Sequence")
 
@@ -40,6 +42,11 @@ class Trimmed:
     def exact(self) -> bool:
         """Whether everything that the counted text uses was kept: it encodes to the mapped ids of its old ones."""
         return len(self.kept_ids) >= self.needed_tokens
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files and the map as `id_map.npy`. Raises FangcunError."""
+        self.tokenizer.save(folder)
+        np.save(folder / MAP_FILE, self.id_map)
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
