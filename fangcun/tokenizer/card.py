@@ -141,7 +141,7 @@ def short_names(paths: list[Path]) -> list[str]:
         for path in whole
     ]
     for length in range(1, max(map(len, parts), default=1) + 1):
-        names = ["/".join(part[-length:]) for part in parts]
+        names = ["/".join(part[-length:]).replace("//", "/") for part in parts]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]
