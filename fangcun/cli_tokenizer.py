@@ -35,8 +35,8 @@ def build_tokenizer_app() -> App:
 def trim(source: str, /, *, text: Paths = None, out: str, size: int | None = None, model: str | None = None) -> int:
     """Keep of a large BPE tokenizer what a text needs, in a folder of its own.
 
-    Bytes and special tokens stay, so every text can still be written. Of the rest those tokens go whose loss lengthens the
-    text least. New ids run without a gap in the order of the old ones; id_map.npy holds the new id of each old one.
+    Bytes and special tokens stay, so every text can still be written. Of the rest those tokens go whose loss lengthens the text
+    least. New ids run without a gap in the order of the old ones; id_map.npy holds the new id of each old one.
 
     Parameters
     ----------

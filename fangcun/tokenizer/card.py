@@ -27,7 +27,7 @@ LONGEST_TOKENS = 10
 
 def shipped_text(kind: str) -> str:
     """The text of a kind (see texts/README.md for where each is from)."""
-    return resources.files("fangcun.tokenizer").joinpath("texts", f"{kind}.txt").read_text(encoding="utf-8")
+    return resources.files("fangcun.tokenizer").joinpath(f"texts/{kind}.txt").read_text(encoding="utf-8")
 
 
 def body_parameters(width: int) -> int:
@@ -43,8 +43,8 @@ def report_cards(
     `texts` gives the user's own text in pieces that this tokenizer encodes as the whole. Raises FangcunError.
     """
     cards = []
-    paths = [Path(path) for path in paths]
-    for path, name in zip(paths, short_names(paths), strict=True):
+    whole = [Path(path) for path in paths]
+    for path, name in zip(whole, short_names(whole), strict=True):
         tokenizer = import_tokenizer(path).tokenizer
         own = texts(tokenizer) if texts is not None else None
         cards.append({"name": name, "path": str(path), **report_card(tokenizer, own, width=width)})
