@@ -30,11 +30,15 @@ _SHOW = """
 fangcun corpus show RUN [--dropped RULE] [--count N] prints what cleaning and filters left out, by rule, with samples.
 fangcun corpus report RUN [--json FILE] [--html FILE] tells what a corpus is made of.
 """
+_FIT = """
+fangcun tokenizer trim SOURCE --text PATH… --size N --out DIR [--model FOLDER] keeps of a borrowed tokenizer what a text needs.
+fangcun tokenizer report A B C [--text PATH…] [--width 512] sets tokenizers side by side. Each has a --help of its own.
+"""
 _ADOPT = """
 fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16] makes token shards of
 finished files of ids.
 """
-_MORE = {"pack": _ADOPT, "corpus": _SHOW}
+_MORE = {"pack": _ADOPT, "corpus": _SHOW, "tokenizer": _FIT}
 
 Text = Annotated[
     list[str] | None,
