@@ -75,6 +75,8 @@ class Cleaner:
 
     def _round(self, result: Cleaned) -> None:
         config = self.config
+        if config.mojibake and (found := propose(result.text)):
+            result.text, result.mojibake = found
         for step in self.spelling:
             result.text = step(result.text)
         if self.pattern is not None:
