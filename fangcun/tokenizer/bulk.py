@@ -16,9 +16,10 @@ from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
+from tokenizers import models
 
 from fangcun.errors import ConfigError
-from fangcun.tokenizer.bulk_check import difference
+from fangcun.tokenizer.bulk_check import difference, safe_characters
 from fangcun.tokenizer.core import Tokenizer
 
 EncoderName = Literal["auto", "tokenizers", "fastokens"]
@@ -55,6 +56,11 @@ class BulkEncoder:
     """It works outside of Python's lock on one core a call: threads do, no processes are needed."""
 
 
+def code_points(text: str) -> np.ndarray:
+    """The code points of a text, uint32."""
+    return np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+
+
 def library_encoder(tokenizer: Tokenizer) -> BulkEncoder:
     """The reference: `tokenizers`."""
 
@@ -68,9 +74,11 @@ def library_encoder(tokenizer: Tokenizer) -> BulkEncoder:
 
 def character_encoder(tokenizer: Tokenizer) -> BulkEncoder | None:
     """A table from code point to id, for vocabularies that give each character one id; None for others."""
-    content = json.loads(tokenizer.backend.to_str())
+    if isinstance(tokenizer.backend.model, models.BPE) and tokenizer.backend.pre_tokenizer is not None:
+        return None  # before a large file is parsed for nothing
+    content = json.loads(tokenizer.content)
     vocabulary, unknown = content["model"].get("vocab"), content["model"].get("unk_token")
-    if not _is_character_vocabulary(content) or unknown not in vocabulary:
+    if not _is_character_vocabulary(content) or unknown not in vocabulary:  # the order matters: Unigram has a list
         return None
     table = np.full(0x110000, vocabulary[unknown], dtype=np.uint32)
     for name, index in vocabulary.items():
@@ -78,8 +86,7 @@ def character_encoder(tokenizer: Tokenizer) -> BulkEncoder | None:
             table[ord(name)] = index
 
     def encode(texts: Sequence[str]) -> FlatIds:
-        points = np.frombuffer("".join(texts).encode("utf-32-le"), dtype="<u4")
-        return FlatIds(table[points], np.fromiter(map(len, texts), np.int64, len(texts)))
+        return FlatIds(table[code_points("".join(texts))], np.fromiter(map(len, texts), np.int64, len(texts)))
 
     return BulkEncoder("characters", encode, in_threads=True)
 
@@ -102,14 +109,15 @@ def _is_character_vocabulary(content: dict[str, Any]) -> bool:
 def fastokens_encoder(tokenizer: Tokenizer, sample: Iterable[str]) -> BulkEncoder | str:
     """fastokens with this vocabulary after a comparison with `tokenizers`, or why there is none, in a few words.
 
-    A text that it cannot encode later (its pattern matcher has limits) goes to `tokenizers`.
+    Texts with rare characters that the two treat differently, or that were not compared, go to `tokenizers`, and so do
+    those that fastokens cannot encode (its pattern matcher has limits).
     """
     try:
         import fastokens
     except ImportError:
         return "it is not installed (pip install fastokens)"
     try:
-        backend = fastokens.Tokenizer.from_json_str(tokenizer.backend.to_str())
+        backend = fastokens.Tokenizer.from_json_str(tokenizer.content)
     except Exception as error:  # whatever the library cannot read
         return f"it cannot read this tokenizer ({error})"
     reference = library_encoder(tokenizer).encode
@@ -118,19 +126,34 @@ def fastokens_encoder(tokenizer: Tokenizer, sample: Iterable[str]) -> BulkEncode
         ids, offsets = backend.encode_batch_flat(list(texts), split_special_tokens=True)
         return FlatIds(np.frombuffer(ids, dtype="<u4"), np.diff(np.frombuffer(offsets, dtype="<u8").astype(np.int64)))
 
+    try:
+        where = difference(tokenizer, alone, sample)
+        safe = where or safe_characters(tokenizer, alone)
+    except Exception as error:
+        return f"it failed on a test text ({error})"
+    if isinstance(safe, str):
+        return f"its ids differ from those of tokenizers for {safe}"
+
     def encode(texts: Sequence[str]) -> FlatIds:
         try:
-            return alone(texts)
+            if safe[code_points("".join(texts))].all():
+                return alone(texts)
+            return _by_text(texts, [bool(safe[code_points(text)].all()) for text in texts], alone, reference)
         except Exception:  # the library raises nothing narrower
             return reference(texts)
 
-    try:
-        where = difference(tokenizer, alone, sample, patterns=True)
-    except Exception as error:
-        return f"it failed on a test text ({error})"
-    if where is not None:
-        return f"its ids differ from those of tokenizers for {where}"
     return BulkEncoder("fastokens", encode, in_threads=True)
+
+
+def _by_text(texts: Sequence[str], safe: list[bool], fast: Encode, reference: Encode) -> FlatIds:
+    """Each text by `fast` where it is safe, else by `reference`."""
+    parts: dict[int, np.ndarray] = {}
+    for encode, wanted in ((fast, True), (reference, False)):
+        places = [place for place, is_safe in enumerate(safe) if is_safe == wanted]
+        flat = encode([texts[place] for place in places])
+        parts.update(zip(places, np.split(flat.ids, np.cumsum(flat.lengths)), strict=False))
+    in_order = [parts[place] for place in range(len(texts))]
+    return FlatIds(np.concatenate(in_order), np.fromiter(map(len, in_order), np.int64, len(texts)))
 
 
 def choose_encoder(
@@ -161,7 +184,7 @@ def choose_encoder(
 
 
 def _unless_different(tokenizer: Tokenizer, encoder: BulkEncoder, sample: Iterable[str]) -> BulkEncoder | None:
-    where = difference(tokenizer, encoder.encode, sample, patterns=False)
+    where = difference(tokenizer, encoder.encode, sample)
     if where is None:
         return encoder
     warnings.warn(

@@ -1,18 +1,22 @@
 """Texts on which a fast encoder must give the ids of `tokenizers` before it is trusted with a corpus.
 
 Text of the corpus itself, strings that trip encoders up, the strings of all added tokens, and a walk through Unicode:
-libraries know different editions of it, and a character that is a letter for one only is cut elsewhere.
+libraries know different editions of it, and a character that is a letter or a space for one only is cut elsewhere
+(U+180E is a space for the pattern engine of `tokenizers`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from fangcun.tokenizer.self_check import EVERYDAY, RARE
 
 if TYPE_CHECKING:
+    from fangcun.tokenizer.bulk import Encode
     from fangcun.tokenizer.core import Tokenizer
 
 NASTY = (
@@ -44,20 +48,17 @@ _SAMPLE_CHARACTERS = 100_000
 _DOCUMENT_CHARACTERS = 5_000
 
 
-def _walk() -> Iterator[int]:
-    """Every code point outside of the large uniform blocks, and some of those."""
-    yield from chain(range(0x3400), range(0x3400, 0xA000, 61), range(0xA000, 0xAC00), range(0xAC00, 0xD7A0, 61))
-    yield from chain(range(0xD7A0, 0xD800), range(0xE000, 0xF900, 61), range(0xF900, 0x10000))
-    yield from chain(range(0x10000, 0x20000, 3), range(0x20000, 0x110000, 997))
+_WALKED = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xF900, 0x10000), (0x1D400, 0x1D800), (0x1F000, 0x1FC00))
+"""Blocks walked through character by character: most scripts, signs, emoji."""
+_UNIFORM = ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0xE000, 0xF900), (0x20000, 0x2A6E0))
+"""Blocks of one kind, hanzi, hangul and private use: some of their characters stand for all."""
+_UNIFORM_STEP = 61
 
 
-def unicode_texts() -> list[str]:
-    """Characters of all of Unicode between letters, digits, spaces and themselves."""
-    points = list(_walk())
-    return [
-        "".join(f"a{chr(point)}1{chr(point)} {chr(point)}" for point in points[at : at + _TOGETHER])
-        for at in range(0, len(points), _TOGETHER)
-    ]
+def _around(character: str) -> str:
+    """A character between letters, digits, punctuation, spaces, line ends and itself."""
+    c = character
+    return f"a{c}1{c} {c}a{c}{c}!{c}\n{c} {c}"
 
 
 def _added(tokenizer: Tokenizer) -> list[str]:
@@ -77,22 +78,49 @@ def _bounded(sample: Iterable[str]) -> Iterator[str]:
             return
 
 
-def difference(
-    tokenizer: Tokenizer, encode: Callable[[Sequence[str]], Any], sample: Iterable[str], *, patterns: bool
-) -> str | None:
+def difference(tokenizer: Tokenizer, encode: Encode, sample: Iterable[str]) -> str | None:
     """The first text, shortened, for which `encode` gives other ids than `tokenizers`; None when there is none.
 
-    At most 100,000 characters of `sample` are read. `patterns`: the encoder cuts text by a pattern, so walk through
-    Unicode too.
+    At most 100,000 characters of `sample` are read.
     """
     texts = [*EVERYDAY, *RARE, *NASTY, *_added(tokenizer), *_bounded(sample)]
-    if patterns:
-        texts += unicode_texts()
+    for place in _differing(tokenizer, encode, texts):
+        text = texts[place]
+        return repr(text if len(text) <= 40 else text[:40] + "…")
+    return None
+
+
+def safe_characters(tokenizer: Tokenizer, encode: Encode) -> np.ndarray | str:
+    """For each code point whether `encode` is known to cut text around it as `tokenizers` does; bool, (0x110000,).
+
+    Characters that were not tried are not known to. Returns a text instead where ids differ and none of its characters
+    explains it.
+    """
+    safe = np.zeros(0x110000, dtype=bool)
+    for start, stop in (*_WALKED, *_UNIFORM):
+        safe[start:stop] = True
+    ranges = [range(*block) for block in _WALKED] + [range(*block, _UNIFORM_STEP) for block in _UNIFORM]
+    points = list(map(chr, chain.from_iterable(ranges)))
+    groups = [points[at : at + _TOGETHER] for at in range(0, len(points), _TOGETHER)]
+    for place in _differing(tokenizer, encode, ["".join(map(_around, group)) for group in groups]):
+        group = groups[place]
+        culprits = _differing(tokenizer, encode, list(map(_around, group)))
+        if not culprits:
+            return repr(_around(group[0]) + "…")
+        for character in map(ord, (group[culprit] for culprit in culprits)):
+            safe[character] = False
+            for start, stop in _UNIFORM:
+                if start <= character < stop:
+                    safe[start:stop] = False
+    return safe
+
+
+def _differing(tokenizer: Tokenizer, encode: Encode, texts: list[str]) -> list[int]:
     expected = tokenizer.encode_documents(texts)
     found = encode(texts)
-    ids, start = found.ids.tolist(), 0
-    for text, right, length in zip(texts, expected, found.lengths.tolist(), strict=True):
+    ids, start, places = found.ids.tolist(), 0, []
+    for place, (right, length) in enumerate(zip(expected, found.lengths.tolist(), strict=True)):
         if ids[start : start + length] != right:
-            return repr(text if len(text) <= 40 else text[:40] + "…")
+            places.append(place)
         start += length
-    return None
+    return places
