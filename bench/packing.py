@@ -84,7 +84,12 @@ def _compare(args: argparse.Namespace, scratch: Path) -> None:
     corpus, tokenizer = scratch / "corpus", scratch / "tokenizer"
     build_corpus(CorpusConfig(paths=[args.text], text_key="text", val_split="tail", val_share=1e-9), corpus)
     build_tokenizer(TokenizerConfig(path=args.tokenizer), None, tokenizer)
-    n_bytes = sum(len(d.text.encode()) for split in ("train", "val") for d in iter_split(corpus, split))
+    # All read the text as our corpus stage left it (line ends, control characters), so that the ids can be equal.
+    args.text, n_bytes = str(scratch / "text.jsonl"), 0
+    with open(args.text, "w", encoding="utf-8", newline="\n") as file:
+        for text in (document.text for split in ("train", "val") for document in iter_split(corpus, split)):
+            file.write(json.dumps({"text": text}, ensure_ascii=False) + "\n")
+            n_bytes += len(text.encode())
     loaded = Tokenizer.load(tokenizer)
     dtype = "uint16" if loaded.vocab_size <= 1 << 16 else "uint32"
     found: dict[str, list[dict]] = {}

@@ -50,7 +50,14 @@ _DOCUMENT_CHARACTERS = 5_000
 
 _WALKED = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0xD800), (0xF900, 0x10000), (0x1D400, 0x1D800), (0x1F000, 0x1FC00))
 """Blocks walked through character by character: most scripts, signs, emoji."""
-_UNIFORM = ((0x3400, 0xA000), (0xAC00, 0xD7A4), (0xE000, 0xF900), (0x20000, 0x2A6E0))
+_UNIFORM = (
+    (0x3400, 0xA000),
+    (0xAC00, 0xD7A4),
+    (0xE000, 0xF900),
+    (0x20000, 0x2A6E0),
+    (0x2A700, 0x2EBE0),
+    (0x30000, 0x31350),
+)
 """Blocks of one kind, hanzi, hangul and private use: some of their characters stand for all."""
 _UNIFORM_STEP = 61
 
@@ -58,7 +65,7 @@ _UNIFORM_STEP = 61
 def _around(character: str) -> str:
     """A character between letters, digits, punctuation, spaces, line ends and itself."""
     c = character
-    return f"a{c}1{c} {c}a{c}{c}!{c}\n{c} {c}"
+    return f"a{c}1{c} {c}{c}!{c}\n"
 
 
 def _added(tokenizer: Tokenizer) -> list[str]:
