@@ -46,7 +46,7 @@ def ours(args: argparse.Namespace) -> None:
         build_corpus(config, corpus)
     encoder = "tokenizers" if args.way.endswith("+tokenizers") else "auto"
     pack(corpus, Path(args.tokenizer), out / "tokens", TokensConfig(encoder=encoder))
-    seconds = time.perf_counter() - STARTED
+    seconds, peak_mib = time.perf_counter() - STARTED, peak_memory_mib()
     digest, n_tokens = hashlib.sha256(), 0
     for split in ("train", "val"):
         tokens = open_split(out / "tokens", split)
@@ -54,7 +54,7 @@ def ours(args: argparse.Namespace) -> None:
         for start in range(0, tokens.n_tokens, 1 << 22):
             ids = tokens.read(start, min(start + (1 << 22), tokens.n_tokens))
             digest.update(ids.astype("<u4").tobytes())
-    record = {"seconds": seconds, "tokens": n_tokens, "sha256": digest.hexdigest(), "peak_mib": peak_memory_mib()}
+    record = {"seconds": seconds, "tokens": n_tokens, "sha256": digest.hexdigest(), "peak_mib": peak_mib}
     print(json.dumps(record))
 
 
