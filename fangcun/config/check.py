@@ -145,7 +145,7 @@ def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:
         keys = [f"tokenizer.{leaf}" for leaf in ("vocab_size", "trainer", "max_han_run", "sample_bytes")]
         found.idle(keys, "tokenizer.kind", "it has no effect with tokenizer.kind 'char'.")
     if recipe.tokens.path is not None:
-        keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "shard_tokens")]
+        keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "encoder", "shard_tokens")]
         found.idle(keys, "tokens.path", "it has no effect where tokens.path names finished token shards.")
 
 

@@ -97,7 +97,10 @@ class TokensConfig:
     """Type of an id on disk. auto: uint16 for up to 65,536 ids."""
 
     workers: PositiveInt | None = None
-    """Processes that encode. Null: one a core, and one for a small corpus."""
+    """Processes (threads with a fast encoder) that encode. Null: one a core, and one process for a small corpus."""
+
+    encoder: Literal["auto", "tokenizers", "fastokens"] = "auto"
+    """Library that encodes; the ids are the same. auto: the fastest that is installed and passes a comparison of ids."""
 
     shard_tokens: PositiveInt = 268_435_456
     """Tokens in one shard file at most."""
