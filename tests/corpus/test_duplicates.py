@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 import random
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fangcun.corpus.dedup import EXACT, NEAR, Copies, Duplicates, Folding, sketch
-from fangcun.corpus.documents import document_id
+from fangcun.corpus.dedup import EXACT, NEAR, Copies, Duplicates, Folding, folding, sketch, spool
+from fangcun.corpus.dedup import sketches as sketches_module
+from fangcun.corpus.documents import document_id, split_text
+from fangcun.errors import FangcunError
 
 FOLDING = Folding()
 
@@ -108,7 +112,7 @@ def test_copies_go_and_others_stay(tmp_path: Path) -> None:
     assert not [1 for at, one in enumerate(left) for other in left[:at] if len(one & other) > 0.85 * len(one | other)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 2**32), batch=st.integers(1, 300))
 def test_order_and_batches_decide_nothing(tmp_path_factory: pytest.TempPathFactory, seed: int, batch: int) -> None:
     texts = mixed_corpus()
@@ -127,3 +131,131 @@ def test_a_sketch_is_the_same_whatever_stands_beside_it(texts: list[str]) -> Non
         alone = sketch([text], FOLDING)
         assert (alone.signatures[0] == together.signatures[number]).all()
         assert alone.exact[0] == together.exact[number] and alone.lengths[0] == together.lengths[number]
+
+
+def slow_signature(text: str) -> list[int]:
+    """The definition, a set and a loop."""
+    folded = [ord(character) for character in FOLDING.folded_text(text)]
+    hashes = {
+        int(sketches_module.shingle_hashes(np.array(folded[at : at + 5], np.uint32))[0])
+        for at in range(len(folded) - 4)
+    }
+    minima: dict[int, int] = {}
+    for value in hashes:
+        minima[value >> 56] = min(minima.get(value >> 56, 2**32), value % 2**32)
+    if not minima:
+        return [0] * 256
+    order = sketches_module._borrowing_order()
+    lenders = [place if place in minima else next(b for b in order[:, place] if b in minima) for place in range(256)]
+    return [minima[int(lender)] % 2**16 for lender in lenders]
+
+
+@pytest.mark.parametrize("characters", [5, 6, 40, 900])
+def test_a_signature_is_what_the_definition_says(characters: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sketches_module, "_BLOCK", 37)  # grams across the ends of blocks are seen too
+    draw = random.Random(characters)
+    texts = [prose(draw, characters), "，".join(prose(draw, characters)), "ab", prose(draw, characters)]
+    for text, signature in zip(texts, sketch(texts, FOLDING).signatures.tolist(), strict=True):
+        assert signature == slow_signature(text)
+
+
+@settings(max_examples=200, deadline=None)
+@given(text=st.text())
+def test_marks_spaces_width_and_case_do_not_count(text: str) -> None:
+    dressed = (
+        " 。\n".join(text.upper() if text.isascii() else text).replace("a", "ａ").replace("1", "１") + "！…—“”😀\u200b"
+    )
+    assert FOLDING.folded_text(dressed) == FOLDING.folded_text(text)
+    characters, places = FOLDING.fold_one(text)
+    assert FOLDING.folded_text("".join(text[place] for place in places)) == FOLDING.folded_text(text)
+    together, starts = FOLDING.fold([text, "甲", text])
+    assert together[starts[0] : starts[1]].tolist() == characters.tolist() == together[starts[2] : starts[3]].tolist()
+
+
+def test_signs_of_mathematics_count() -> None:
+    assert len({FOLDING.folded_text(text) for text in ("1+1", "1=1", "11", "1<1", "1×1", "￥11")}) == 6
+
+
+def test_traditional_copies_are_found_when_asked_for(tmp_path: Path) -> None:
+    pytest.importorskip("opencc", reason="opencc is not installed")
+    texts = [
+        "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。",
+        "話說天下大勢，分久必合，合久必分。周末七國分爭，並入於秦。",
+    ]
+    both = pickle.loads(pickle.dumps(Folding(traditional=True)))
+    assert both.folded_text(texts[1]) == FOLDING.folded_text(texts[0])
+    assert sorted(find(tmp_path / "folded", texts, folding=both).kind) == [0, EXACT]
+    assert sorted(find(tmp_path / "plain", texts).kind) == [0, 0]
+    assert both.fingerprint != FOLDING.fingerprint
+
+
+def test_folding_traditional_without_opencc_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "opencc", None)
+    monkeypatch.setattr(folding, "_table", folding._table.__wrapped__)  # not the table of an earlier test
+    with pytest.raises(FangcunError, match="pip install opencc"):
+        Folding(traditional=True)
+
+
+def test_nothing_is_dropped_from_different_texts(tmp_path: Path) -> None:
+    draw = random.Random(5)
+    texts = [prose(draw, draw.randint(1, 400)) for _ in range(1500)]
+    copies = find(tmp_path / "spool", list(dict.fromkeys(texts)))
+    assert (copies.copy_of == -1).all() and not copies.kind.any() and not copies.similarity.any()
+
+
+def test_the_longest_of_a_group_stays_and_chains_do_not_swallow_what_differs(tmp_path: Path) -> None:
+    draw = random.Random(6)
+    chain = [prose(draw, 3000)]
+    for _ in range(6):  # each like the one before, a little shorter; the last unlike the first
+        chain.append(chain[-1][300:-30] + prose(draw, 300))
+    copies = find(tmp_path / "spool", chain)
+    assert copies.copy_of[0] == -1 and 1 < (copies.copy_of == -1).sum() < len(chain)
+    for number, keeper in enumerate(copies.copy_of):
+        if keeper >= 0:
+            assert jaccard(chain[number], chain[keeper]) > 0.65
+
+
+def test_exact_only_finds_exact_copies_only(tmp_path: Path) -> None:
+    text = prose(random.Random(7), 500)
+    texts = [text, text + "。", text[:-1]]
+    assert sorted(find(tmp_path / "spool", texts, near=False).kind) == [0, 0, EXACT]
+    assert sorted(find(tmp_path / "other", texts).kind) == [0, EXACT, NEAR]
+
+
+def test_a_killed_run_goes_on_after_its_whole_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "BLOCK_DOCUMENTS", 50)
+    monkeypatch.setattr(spool, "_BLOCK_BYTES", {name: size // 4096 * 50 for name, size in spool._BLOCK_BYTES.items()})
+    texts = mixed_corpus()
+    ids = [document_id(text) for text in texts]
+    whole = find(tmp_path / "whole", texts, batch=7)
+    with Duplicates(tmp_path / "spool", folding=FOLDING.fingerprint) as killed:
+        killed.add(sketch(texts[:130], FOLDING), ids[:130])
+        killed.find()  # looking in between changes nothing
+        killed.add(sketch(texts[130:170], FOLDING), ids[130:170])
+    with open(tmp_path / "spool" / "bands.bin", "ab") as file:
+        file.write(b"torn")
+    with Duplicates(tmp_path / "spool", folding=FOLDING.fingerprint) as again:
+        assert len(again) == 150
+        again.add(sketch(texts[150:], FOLDING), ids[150:])
+        copies = again.find()
+    assert (copies.copy_of == whole.copy_of).all() and (copies.kind == whole.kind).all()
+    with pytest.raises(FangcunError, match="made otherwise"):
+        Duplicates(tmp_path / "spool", folding="other")
+
+
+def test_no_documents_and_nonsense(tmp_path: Path) -> None:
+    assert len(find(tmp_path / "spool", []).copy_of) == 0
+    with pytest.raises(FangcunError, match=r"0\.3 to 1"):
+        Duplicates(tmp_path / "other", threshold=0)
+
+
+def test_the_web_copy_of_a_novel_is_found_whole_and_by_chapters(tmp_path: Path, shared_data: Path) -> None:
+    clean, copy = (
+        (shared_data / "novels" / f"sanguoyanyi{end}.txt").read_text(encoding="utf-8") for end in ("", "_webcopy")
+    )
+    assert sorted(find(tmp_path / "whole", [clean, copy]).kind) == [0, NEAR]
+    chapters = [[text for _, text in split_text([text], "chapter", None, None)] for text in (clean, copy)]
+    copies = find(tmp_path / "chapters", [*chapters[0], *chapters[1]])
+    assert (copies.copy_of >= 0).sum() == 120 == len(chapters[0])
+    for number in np.flatnonzero(copies.copy_of >= 0):
+        assert (number < 120) != (copies.copy_of[number] < 120)

@@ -55,7 +55,9 @@ def sketch(texts: Sequence[str], folding: Folding) -> Sketches:
     exact = np.empty(len(texts), np.uint64)
     data = memoryview(characters.tobytes())
     for number, (start, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
-        exact[number] = _hash(data[4 * start : 4 * end], b"") if end > start else _hash(_raw(texts[number]), b"raw")
+        exact[number] = (
+            hash_folded(data[4 * start : 4 * end]) if end > start else hash_folded(_raw(texts[number]), b"raw")
+        )
     return Sketches(_signatures(characters, lengths), exact, np.minimum(lengths, 2**32 - 1).astype(np.uint32))
 
 
@@ -63,7 +65,8 @@ def _raw(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _hash(data: bytes | memoryview, person: bytes) -> int:
+def hash_folded(data: bytes | memoryview, person: bytes = b"") -> int:
+    """A 64-bit hash of folded code points as bytes."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8, person=person).digest(), "little")
 
 
