@@ -150,7 +150,7 @@ def slow_signature(text: str) -> list[int]:
     return [minima[int(lender)] % 2**16 for lender in lenders]
 
 
-@pytest.mark.parametrize("characters", [5, 6, 40, 900])
+@pytest.mark.parametrize("characters", [5, 6, 40, 150, 900])
 def test_a_signature_is_what_the_definition_says(characters: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sketches_module, "_BLOCK", 37)  # grams across the ends of blocks are seen too
     draw = random.Random(characters)
@@ -170,6 +170,10 @@ def test_marks_spaces_width_and_case_do_not_count(text: str) -> None:
     assert FOLDING.folded_text("".join(text[place] for place in places)) == FOLDING.folded_text(text)
     together, starts = FOLDING.fold([text, "甲", text])
     assert together[starts[0] : starts[1]].tolist() == characters.tolist() == together[starts[2] : starts[3]].tolist()
+
+
+def test_what_looks_the_same_is_the_same() -> None:
+    assert FOLDING.folded_text("⼀⾔ ＡＢｃ～１２，ﾊﾟ❤️葛󠄀") == "一言abc12パ葛"
 
 
 def test_signs_of_mathematics_count() -> None:

@@ -19,6 +19,7 @@ from fangcun.errors import FangcunError
 
 ANCHOR_CHARACTERS = 13
 """Shortest reference, and run that is looked up: 13 characters as in the usual 13-gram overlap (GPT-3, 2020)."""
+_HITS = 4096
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -91,24 +92,12 @@ class References:
         low = np.searchsorted(self._hashes, hashes[maybe], "left")
         high = np.searchsorted(self._hashes, hashes[maybe], "right")
         hit = low < high
+        at, low, many = maybe[hit], low[hit], (high - low)[hit]
         best: dict[int, tuple[int, int]] = {}
         done: dict[int, tuple[int, int]] = {}  # alignment to the run seen last on it: (start, end) in the document
-        for at, first, last in zip(maybe[hit].tolist(), low[hit].tolist(), high[hit].tolist(), strict=True):
-            for anchor in range(first, last):
-                place = int(self._places[anchor])
-                known = done.get(place - at)
-                if known and known[0] <= at < known[1]:
-                    continue
-                number = int(np.searchsorted(self._starts, place, "right")) - 1
-                whole = int(self._starts[number + 1] - self._starts[number])
-                if best.get(number, (0, 0))[0] == whole:
-                    continue
-                start, end = self._extent(characters, at, place, number)
-                if end > start:
-                    done[place - at] = (start, end)
-                needed = min(self.ngram_characters, whole)
-                if end - start >= needed and end - start > best.get(number, (0, 0))[0]:
-                    best[number] = (end - start, start)
+        for begin in range(0, len(at), _HITS):
+            piece = slice(begin, begin + _HITS)
+            self._look(characters, at[piece], low[piece], many[piece], best, done)
         found = sorted(best.items(), key=lambda item: (-item[1][0], item[0]))
         return [
             Overlap(
@@ -116,6 +105,34 @@ class References:
             )
             for number, (length, start) in found
         ]
+
+    def _look(
+        self,
+        characters: np.ndarray,
+        at: np.ndarray,
+        low: np.ndarray,
+        many: np.ndarray,
+        best: dict[int, tuple[int, int]],
+        done: dict[int, tuple[int, int]],
+    ) -> None:
+        """Follow the anchors `low` to `low + many` met at the places `at` of the document."""
+        rows = np.repeat(np.arange(len(at)), many)
+        anchors = np.arange(len(rows)) - (np.cumsum(many) - many)[rows] + low[rows]
+        places = self._places[anchors]
+        numbers = np.searchsorted(self._starts, places, "right") - 1
+        wholes = self._starts[numbers + 1] - self._starts[numbers]
+        for here, place, number, whole in zip(
+            at[rows].tolist(), places.tolist(), numbers.tolist(), wholes.tolist(), strict=True
+        ):
+            length = best.get(number, (0, 0))[0]
+            known = done.get(place - here)
+            if length == whole or (known and known[0] <= here < known[1]):
+                continue
+            start, end = self._extent(characters, here, place, number)
+            if end > start:
+                done[place - here] = (start, end)
+            if end - start >= min(self.ngram_characters, whole) and end - start > length:
+                best[number] = (end - start, start)
 
     def _extent(self, characters: np.ndarray, at: int, place: int, number: int) -> tuple[int, int]:
         """The run around an anchor that document and reference share, as (start, end) in the document."""

@@ -23,9 +23,10 @@ _IDEOGRAPHS = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xF900, 0xFB0
 class Folding:
     """Folds texts for comparison.
 
-    Taken out: white space, controls, punctuation, and signs other than mathematical and currency ones (emoji and box
-    drawing among them). Full-width and half-width forms become the usual ones, letters lower case where that is one
-    character. `traditional=True` also turns each traditional character into its simplified one by OpenCC's character
+    Taken out: white space, controls, punctuation, variation selectors, and signs other than mathematical and currency
+    ones (emoji and box drawing among them). Full-width and half-width forms and the radicals of bad PDFs (⼀ for 一)
+    become the usual characters, letters lower case where that is one character. Texts are taken to be composed (NFC).
+    `traditional=True` also turns each traditional character into its simplified one by OpenCC's character
     table `t2s` (one character at a time: 乾 and 干 stay what the table says, whatever the word). Nothing depends on
     whether opencc is installed but that it then raises FangcunError.
     """
@@ -83,8 +84,10 @@ def _table(traditional: bool) -> np.ndarray:
 
 
 def _folded(character: str) -> int:
-    if "\uff00" <= character <= "\uffef":
+    if "\uff00" <= character <= "\uffef" or "\u2f00" <= character <= "\u2fdf":
         character = unicodedata.normalize("NFKC", character)[0]
+    if "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef":
+        return 0
     category = unicodedata.category(character)
     if category[0] in "PZ" or category in ("Cc", "Cf", "Cs", "Sk", "So") or character in "~～":
         return 0

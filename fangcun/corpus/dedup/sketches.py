@@ -24,6 +24,7 @@ PLACES = 256
 
 _EMPTY = np.uint32(0xFFFFFFFF)
 _BLOCK = 1 << 16
+_FEW, _CELLS = 128, 1 << 13
 _MULTIPLIERS = tuple(
     int.from_bytes(hashlib.sha256(b"fangcun shingle %d" % i).digest()[:8], "little") | 1
     for i in range(SHINGLE_CHARACTERS)
@@ -108,10 +109,23 @@ def _signatures(characters: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 def _densify(minima: np.ndarray) -> None:
     """Let each empty bin borrow; a document without any shingle becomes zeros. In place."""
     filled = minima != _EMPTY
-    minima[~filled.any(axis=1)] = 0
-    filled |= minima == 0
+    counts = np.count_nonzero(filled, axis=1)
+    minima[counts == 0] = 0
+    _ask_in_turn(minima, filled, np.flatnonzero((counts > _FEW) & (counts < PLACES)))
+    # With few bins filled, most questions would be in vain: look for the lender asked first among those there are.
+    lowest = 0
+    while lowest < _FEW:
+        most = max(1, 2 * lowest)
+        documents = np.flatnonzero((counts > lowest) & (counts <= most))
+        for start in range(0, len(documents), _CELLS // most):
+            _first_lender(minima, filled, counts, documents[start : start + _CELLS // most], most)
+        lowest = most
+
+
+def _ask_in_turn(minima: np.ndarray, filled: np.ndarray, documents: np.ndarray) -> None:
     order = _borrowing_order()
-    rows, bins = np.nonzero(~filled)
+    rows, bins = np.nonzero(~filled[documents])
+    rows = documents[rows]
     for attempt in range(PLACES):
         if not len(rows):
             return
@@ -121,9 +135,27 @@ def _densify(minima: np.ndarray) -> None:
         rows, bins = rows[~found], bins[~found]
 
 
+def _first_lender(minima: np.ndarray, filled: np.ndarray, counts: np.ndarray, documents: np.ndarray, most: int) -> None:
+    """The same for documents with at most `most` filled bins."""
+    rows, bins = np.nonzero(filled[documents])
+    starts = np.cumsum(counts[documents]) - counts[documents]
+    lenders = np.repeat(bins[starts][:, None], most, axis=1)
+    lenders[rows, np.arange(len(rows)) - starts[rows]] = bins
+    first = _borrowing_turns()[lenders].min(axis=1) & np.uint16(PLACES - 1)
+    borrowed = np.take_along_axis(minima[documents], first.astype(np.int64), axis=1)
+    minima[documents] = np.where(filled[documents], minima[documents], borrowed)
+
+
 @functools.cache
 def _borrowing_order() -> np.ndarray:
     """(attempts, bins): which bin an empty one asks at each attempt; each column is a permutation."""
     bins = np.arange(PLACES * PLACES, dtype=np.uint64).reshape(PLACES, PLACES)
     keys = mix(bins * np.uint64(_MULTIPLIERS[0]))
     return np.argsort(keys, axis=0, kind="stable")
+
+
+@functools.cache
+def _borrowing_turns() -> np.ndarray:
+    """(lenders, bins) uint16: 256 times the attempt at which the bin asks the lender, plus the lender."""
+    turns = np.argsort(_borrowing_order(), axis=0).astype(np.uint16)
+    return turns * np.uint16(PLACES) + np.arange(PLACES, dtype=np.uint16)[:, None]
