@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import random
 import sys
@@ -17,6 +18,7 @@ from fangcun.corpus.dedup import EXACT, NEAR, Copies, Duplicates, Folding, foldi
 from fangcun.corpus.dedup import sketches as sketches_module
 from fangcun.corpus.documents import document_id, split_text
 from fangcun.errors import FangcunError
+from fangcun.processes import ordered_map
 
 FOLDING = Folding()
 
@@ -133,6 +135,15 @@ def test_a_sketch_is_the_same_whatever_stands_beside_it(texts: list[str]) -> Non
         assert alone.exact[0] == together.exact[number] and alone.lengths[0] == together.lengths[number]
 
 
+def test_worker_processes_decide_nothing() -> None:
+    texts = mixed_corpus()
+    batches = [texts[start : start + 90] for start in range(0, len(texts), 90)]
+    parts = list(ordered_map(functools.partial(sketch, folding=FOLDING), batches, 2, int))
+    whole = sketch(texts, FOLDING)
+    assert (np.concatenate([part.signatures for part in parts]) == whole.signatures).all()
+    assert (np.concatenate([part.exact for part in parts]) == whole.exact).all()
+
+
 def slow_signature(text: str) -> list[int]:
     """The definition, a set and a loop."""
     folded = [ord(character) for character in FOLDING.folded_text(text)]
@@ -245,6 +256,17 @@ def test_a_killed_run_goes_on_after_its_whole_blocks(tmp_path: Path, monkeypatch
     assert (copies.copy_of == whole.copy_of).all() and (copies.kind == whole.kind).all()
     with pytest.raises(FangcunError, match="made otherwise"):
         Duplicates(tmp_path / "spool", folding="other")
+
+
+def test_texts_of_marks_alone_are_copies_only_of_themselves(tmp_path: Path) -> None:
+    texts = ["。。。", "！", "\ud800", "", "。。。", "天", "天！"]
+    assert find_all(tmp_path, texts) == [-1, -1, -1, -1, 0, -1, 5]
+
+
+def find_all(folder: Path, texts: list[str]) -> list[int]:
+    with Duplicates(folder) as duplicates:
+        duplicates.add(sketch(texts, FOLDING), [f"{number:x}" for number in range(len(texts))])
+        return duplicates.find().copy_of.tolist()
 
 
 def test_no_documents_and_nonsense(tmp_path: Path) -> None:

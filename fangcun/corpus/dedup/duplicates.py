@@ -43,7 +43,8 @@ class Duplicates:
     again, it goes on where whole blocks of 4096 documents ended: `len()` documents are there, the caller adds the rest.
     Of a group the document with most characters that count is kept, of equally long ones that with the smallest id.
     A page contained in a longer one is not looked for. Documents of fewer than five characters that count have exact
-    copies only.
+    copies only. Time grows with the documents, but in a group of pages from one template, each as similar to the next as
+    the threshold, with the members times those kept: 20,000 pages of which 5,000 are kept take seconds.
     """
 
     def __init__(self, folder: Path, *, threshold: float = 0.75, folding: str = "") -> None:
