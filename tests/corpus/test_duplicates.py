@@ -247,6 +247,7 @@ def test_a_killed_run_goes_on_after_its_whole_blocks(tmp_path: Path, monkeypatch
         killed.add(sketch(texts[:130], FOLDING), ids[:130])
         killed.find()  # looking in between changes nothing
         killed.add(sketch(texts[130:170], FOLDING), ids[130:170])
+        killed.find()
     with open(tmp_path / "spool" / "bands.bin", "ab") as file:
         file.write(b"torn")
     with Duplicates(tmp_path / "spool", folding=FOLDING.fingerprint) as again:

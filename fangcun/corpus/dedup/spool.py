@@ -68,28 +68,28 @@ class Spool:
             if self.documents % BLOCK_DOCUMENTS == 0:
                 self._write_block()
 
-    def _write_block(self) -> None:
+    def _write_block(self, documents: int = BLOCK_DOCUMENTS) -> None:
         self._files["signatures.bin"].write(self._signatures.tobytes())
         self._files["bands.bin"].write(_band_keys(self._signatures).T.tobytes())
-        self._files["documents.bin"].write(self._documents.tobytes())
+        self._files["documents.bin"].write(self._documents[:documents].tobytes())
 
     def open(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Memory maps of what was added: documents, signatures (documents, 256), band keys (blocks, 32, 4096)."""
         at = self.documents % BLOCK_DOCUMENTS
         positions = {name: file.tell() for name, file in self._files.items()}
-        if at:  # the block begun, overwritten by the next one written
-            self._write_block()
+        if at:  # the block begun, overwritten by the next one written; too short to count when opened again
+            self._write_block(at)
         for name, file in self._files.items():
             file.flush()
             file.seek(positions[name])
         blocks = -(-self.documents // BLOCK_DOCUMENTS)
-        shapes = {"documents.bin": (DOCUMENT, (blocks * BLOCK_DOCUMENTS,)), "signatures.bin": (np.dtype("<u2"), (blocks * BLOCK_DOCUMENTS, PLACES)), "bands.bin": (np.dtype("<u4"), (blocks, BANDS, BLOCK_DOCUMENTS))}  # fmt: skip
+        shapes = {"documents.bin": (DOCUMENT, (self.documents,)), "signatures.bin": (np.dtype("<u2"), (blocks * BLOCK_DOCUMENTS, PLACES)), "bands.bin": (np.dtype("<u4"), (blocks, BANDS, BLOCK_DOCUMENTS))}  # fmt: skip
         if not blocks:
             return tuple(np.zeros(shape, dtype) for dtype, shape in shapes.values())  # type: ignore[return-value]
         documents, signatures, bands = (
             np.memmap(self.folder / name, dtype, "r", shape=shape) for name, (dtype, shape) in shapes.items()
         )
-        return documents[: self.documents], signatures[: self.documents], bands
+        return documents, signatures[: self.documents], bands
 
     def close(self) -> None:
         """Close the files; they stay."""
