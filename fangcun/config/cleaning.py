@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from fangcun.config.constraints import NonNegativeFloat, NonNegativeInt, PositiveInt, Share
+from fangcun.config.constraints import Bounds, NonNegativeFloat, NonNegativeInt, PositiveInt, Share
+
+Similarity = Annotated[float, Bounds(low=0.3, high=1)]
+"""Below, the bands would miss most pairs."""
 
 
 @dataclass
@@ -97,7 +100,7 @@ class DedupConfig:
     near: bool = False
     """Drop near-duplicates too: MinHash over runs of five characters."""
 
-    similarity: Share = 0.75
+    similarity: Similarity = 0.75
     """Estimated Jaccard similarity from which on two documents are near-duplicates: 1 of 20 characters changed leaves about 0.6 of the runs, 1 of 50 about 0.8."""
 
 

@@ -6,16 +6,17 @@ import contextlib
 import dataclasses
 import errno
 import json
+import shutil
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fangcun.artifacts import Manifest, describe_inputs, fingerprint, write_artifact
-from fangcun.config.cleaning import Rules
+from fangcun.config.cleaning import DedupConfig, Rules
 from fangcun.config.schema import CorpusConfig
+from fangcun.corpus.dedup import EXACT, Duplicates, Folding
 from fangcun.corpus.documents import Document
 from fangcun.corpus.drops import Drops
-from fangcun.corpus.duplicates import EXACT, Duplicates
 from fangcun.corpus.files import short_names
 from fangcun.corpus.process import read_documents
 from fangcun.corpus.readers import Progress, input_files
@@ -76,10 +77,10 @@ def build_corpus(
     manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)
     with _clear_write_errors(out), write_artifact(out, manifest) as folder:
         dedup = (rules or Rules()).dedup
-        found = Duplicates(folder / "signatures", dedup.similarity if dedup.near else None) if dedup.exact else None
+        found = _duplicates(folder / "sketches", dedup) if dedup.exact else None
         documents = read_documents(config, report, rules, drops=drops, duplicates=found, progress=progress)
         if found is not None:
-            documents = without_duplicates(documents, found, folder, drops)
+            documents = _without_copies(documents, found, dedup.near, folder, drops)
         with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
             writers = {"train": train, "val": val}
             for name, document in _split(config, documents, folder, manifest):
@@ -120,25 +121,32 @@ def corpus_settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]
     return settings
 
 
-def without_duplicates(
-    documents: Iterable[Document], found: Duplicates, folder: Path, drops: Drops
+def _duplicates(folder: Path, dedup: DedupConfig) -> Duplicates:
+    return Duplicates(folder, threshold=dedup.similarity, folding=Folding(traditional=True).fingerprint)
+
+
+def _without_copies(
+    documents: Iterable[Document], found: Duplicates, near: bool, folder: Path, drops: Drops
 ) -> Iterator[Document]:
     """`documents` without the copies among them, which are known when all have been seen: until then they wait in `folder`."""
     with ShardWriter(folder, "all", level=_SPOOL_LEVEL) as spool:
         for document in documents:
             spool.write(document)
-    kept, kinds = found.find()
-    found.close()
-    partners = set(kept[kept >= 0].tolist())
+    with found:
+        copies = found.find(near=near)
+    partners = set(copies.copy_of[copies.copy_of >= 0].tolist())
     places = {n: document.source for n, document in enumerate(read_shards(spool.paths)) if n in partners}
     for number, document in enumerate(read_shards(spool.paths)):
-        if (partner := int(kept[number])) < 0:
+        if (partner := int(copies.copy_of[number])) < 0:
             yield document
+        elif copies.kind[number] == EXACT:
+            drops.drop("exact_duplicate", f"of {places[partner]}", document.text, document.source)
         else:
-            rule = "exact_duplicate" if kinds[number] == EXACT else "near_duplicate"
-            drops.drop(rule, f"of {places[partner]}", document.text, document.source)
+            reason = f"{copies.similarity[number]:.0%} like {places[partner]}"
+            drops.drop("near_duplicate", reason, document.text, document.source)
     for path in spool.paths:
         path.unlink()
+    shutil.rmtree(folder / "sketches")
 
 
 def _split(

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from fangcun.config.cleaning import Rules
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus.clean import Cleaner
+from fangcun.corpus.dedup import Duplicates, Folding, Sketches, sketch
 from fangcun.corpus.documents import Document, document_id
 from fangcun.corpus.drops import Drops
-from fangcun.corpus.duplicates import Duplicates, Features, features
 from fangcun.corpus.filters import Filter
 from fangcun.corpus.readers import Progress, RawDocument, check_read, input_files, read_raw
 from fangcun.corpus.report import FileReport, ReadReport
@@ -39,23 +39,36 @@ class Outcome:
     taken: dict[str, list[str]] = field(default_factory=dict)
     masked: int = 0
     mojibake: str | None = None
-    features: Features | None = None
-    """What duplicates are found by, where they are looked for."""
+
+
+@dataclass(slots=True)
+class Processed:
+    """A batch of documents."""
+
+    outcomes: list[Outcome]
+    sketches: Sketches | None
+    """Of those that stay, where duplicates are looked for."""
 
 
 class Worker:
     """Cleaner and filter of a process."""
 
     def __init__(self, rules: Rules) -> None:
-        self.cleaner, self.filter, self.dedup = Cleaner(rules.clean), Filter(rules.filter), rules.dedup
+        self.cleaner, self.filter = Cleaner(rules.clean), Filter(rules.filter)
+        self.folding = Folding(traditional=True) if rules.dedup.exact else None
+
+    def work(self, texts: list[str]) -> Processed:
+        """A batch."""
+        outcomes = [self.one(text) for text in texts]
+        stay = [outcome.text for outcome in outcomes if outcome.id]
+        return Processed(outcomes, sketch(stay, self.folding) if self.folding is not None else None)
 
     def one(self, text: str) -> Outcome:
         """One document."""
         cleaned = self.cleaner.clean(text)
         dropped = self.filter.reason(cleaned.text) if cleaned.text else None
         identity = document_id(cleaned.text) if cleaned.text and not dropped else ""
-        compared = features(cleaned.text, self.dedup.near) if identity and self.dedup.exact else None
-        return Outcome(cleaned.text, dropped, identity, cleaned.taken, cleaned.masked, cleaned.mojibake, compared)
+        return Outcome(cleaned.text, dropped, identity, cleaned.taken, cleaned.masked, cleaned.mojibake)
 
 
 def read_documents(
@@ -83,7 +96,10 @@ def read_documents(
             yield [document.text for document in batch]
 
     kept = 0
-    for outcomes in _work(texts(), config, rules):
+    for batch in _work(texts(), config, rules):
+        outcomes = batch.outcomes
+        if duplicates is not None and batch.sketches is not None:
+            duplicates.add(batch.sketches, [outcome.id for outcome in outcomes if outcome.id])
         for (place, counts), outcome in zip(waiting.pop(0), outcomes, strict=True):
             for rule, lines in outcome.taken.items():
                 drops.take(rule, lines, place)
@@ -98,8 +114,6 @@ def read_documents(
                 drops.drop(*outcome.dropped, outcome.text, place)
             else:
                 kept += 1
-                if duplicates is not None and outcome.features is not None:
-                    duplicates.add(outcome.features, outcome.id)
                 yield Document(outcome.text, place, outcome.id)
     check_read(config, report)
     if not kept:
@@ -124,14 +138,14 @@ def _batches(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
         yield batch
 
 
-def _work(batches: Iterable[list[str]], config: CorpusConfig, rules: Rules) -> Iterator[list[Outcome]]:
+def _work(batches: Iterable[list[str]], config: CorpusConfig, rules: Rules) -> Iterator[Processed]:
     workers = config.workers
     if workers is None:
         size_bytes = sum(path.stat().st_size for path in input_files(config)[0])
         workers = available_cores() if size_bytes >= SMALL_CORPUS_BYTES else 1
     worker = Worker(rules)  # what it cannot do is said here, not in a process
     if workers == 1:
-        return ([worker.one(text) for text in batch] for batch in batches)
+        return map(worker.work, batches)
     return ordered_map(_work_on, batches, workers, _prepare, (rules,))
 
 
@@ -144,6 +158,6 @@ def _prepare(rules: Rules) -> None:
     _worker = Worker(rules)
 
 
-def _work_on(batch: list[str]) -> list[Outcome]:
+def _work_on(batch: list[str]) -> Processed:
     assert _worker is not None, "_prepare runs first"
-    return [_worker.one(text) for text in batch]
+    return _worker.work(batch)

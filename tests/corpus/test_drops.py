@@ -72,7 +72,7 @@ def test_copies_are_left_out_and_say_of_what(tmp_path: Path) -> None:
     drops = json.loads((tmp_path / "corpus" / "drops.json").read_text(encoding="utf-8"))["rules"]
     assert {name: count["documents"] for name, count in drops.items()} == {"exact_duplicate": 1, "near_duplicate": 1}
     reasons = {sample["rule"]: sample["reason"] for sample in read_samples(tmp_path / "corpus")}
-    assert reasons["near_duplicate"] == "of a.jsonl:4"
+    assert reasons["near_duplicate"].endswith("% like a.jsonl:4")
     assert sorted(path.name for path in (tmp_path / "corpus").iterdir()) == [
         "dropped.jsonl.zst", "drops.json", "manifest.json", "train-00000.jsonl.zst", "val-00000.jsonl.zst",
     ]  # fmt: skip
