@@ -165,11 +165,13 @@ def _flatten(
     lane_counts = np.zeros(len(hanzi), np.int64)
     lane_mask = np.uint64((1 << LANE_BITS) - 1)
     # By the number of hanzi: then each length is one rectangular block.
-    size_of = 1 + sum((keys >> np.uint64(LANE_BITS * i)) > 0 for i in range(1, 4))
+    size_of = np.ones(len(keys), np.int8)
+    for i in range(1, 4):
+        size_of += (keys >> np.uint64(LANE_BITS * i)) > 0
     blocks, lengths, weights = [], [], []
     for size in range(1, 5):
-        chosen = size_of == size
-        block = np.empty((int(chosen.sum()), size), np.int32)
+        chosen = np.flatnonzero(size_of == size)
+        block = np.empty((len(chosen), size), np.int32)
         weight = counts[chosen]
         for i in range(size):
             block[:, i] = (keys[chosen] >> np.uint64(LANE_BITS * i)) & lane_mask
@@ -178,7 +180,7 @@ def _flatten(
             blocks.append(block.reshape(-1))
             lengths.append(np.full(len(block), size, np.int32))
             weights.append(weight)
-    del keys, counts, size_of, chosen
+    del keys, counts, size_of
     # Strings: the same with code points.
     other = sorted(counter.other.items())
     counter.other.clear()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 
 Pair = tuple[int, int]
 
@@ -31,7 +32,7 @@ class CharacterBytes:
 
     def _enter(self, character: str) -> None:
         ids = self._spelling[character]
-        for pair in zip(ids, ids[1:], strict=False):
+        for pair in pairwise(ids):
             self._count[pair] += self._weight[character]
             self._where[pair].add(character)
 
@@ -50,7 +51,7 @@ class CharacterBytes:
         changed: set[Pair] = set()
         for character in sorted(self._where.get((left, right), ())):
             ids = self._spelling[character]
-            for pair in zip(ids, ids[1:], strict=False):
+            for pair in pairwise(ids):
                 self._count[pair] -= self._weight[character]
                 self._where[pair].discard(character)
                 changed.add(pair)
@@ -62,7 +63,7 @@ class CharacterBytes:
                     out.append(token)
             self._spelling[character] = out
             self._enter(character)
-            changed.update(zip(out, out[1:], strict=False))
+            changed.update(pairwise(out))
             if len(out) == 1:
                 whole.append(character)
         for pair in sorted(changed):

@@ -164,7 +164,9 @@ class MergeEngine:
         previous = self._threshold
         self._threshold = self._min_frequency
         if len(counts) > keep:
-            self._threshold = max(self._min_frequency, int(np.partition(counts, len(counts) - keep)[len(counts) - keep]))
+            self._threshold = max(
+                self._min_frequency, int(np.partition(counts, len(counts) - keep)[len(counts) - keep])
+            )
         if previous:
             self._threshold = max(self._min_frequency, min(self._threshold, previous // 2))
         stops = np.append(starts[1:], len(packed))

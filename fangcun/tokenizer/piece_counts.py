@@ -131,7 +131,9 @@ class PieceCounter:
         if len(self._segments) > self._segment_limit:
             self._cut_segments()
 
-    def _count_han(self, lane: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> None:
+    def _count_han(
+        self, lane: npt.NDArray[np.uint16], starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]
+    ) -> None:
         size = min(self._max_han_run, _LANES)
         length = stops - starts
         pieces = -(-length // size)
