@@ -32,7 +32,7 @@ def main() -> None:
     make.add_argument("out", type=Path)
     make.add_argument("sources", type=Path, nargs="+")
     make.add_argument("--megabytes", type=int, default=1000)
-    make.add_argument("--fragment", type=int, default=16, help="mean characters of a fragment")
+    make.add_argument("--fragment", type=int, default=8, help="mean characters of a fragment")
     growth = verbs.add_parser("growth")
     growth.add_argument("texts", type=Path, nargs="+")
     train = verbs.add_parser("train")

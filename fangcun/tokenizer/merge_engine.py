@@ -54,10 +54,15 @@ class MergeEngine:
         self._threshold = 0
         self._positions: dict[tuple[int, int], Int32s] = {}
         self._heap: list[tuple[int, int, int, int, int]] = []
+        # What `best` has found, with the ranks it went by, until something is merged.
+        self._found: tuple[int, int, int] | None = None
+        self._found_ranks = (0, 0)
         self._make_index()
 
     def best(self) -> tuple[int, int, int] | None:
         """The most frequent pair and its count, (count, left, right), or None. Of equal ones the smaller by rank."""
+        if self._found is not None and self._found_ranks == tuple(map(self._rank, self._found[1:])):
+            return self._found
         while True:
             if not self._heap:
                 if self._threshold <= self._min_frequency:
@@ -68,23 +73,25 @@ class MergeEngine:
             ranks = (self._rank(left), self._rank(right))
             found = self._valid(left, right)
             count = int(self._weights[self._piece[found]].sum())
+            self._positions[left, right] = found
             if count == -bound and ranks == (left_rank, right_rank):
-                return count, left, right
+                self._found, self._found_ranks = (count, left, right), ranks
+                return self._found
             if count < self._threshold:
                 heapq.heappop(self._heap)
                 del self._positions[left, right]
             else:
-                self._positions[left, right] = found
                 heapq.heapreplace(self._heap, (-count, *ranks, left, right))
 
     def merge(self, left: int, right: int, new: int) -> None:
-        """Make every `left` `right` one symbol `new`: a number not used before, or one of a symbol with the same text."""
+        """Make every `left` `right`, the pair of `best()`, the symbol `new`: a fresh one, or one of the same text."""
+        if self._found is None or self._found[1:] != (left, right):
+            raise ValueError("merge takes the pair that best() has given")
+        heapq.heappop(self._heap)
         at = self._positions.pop((left, right))
-        if self._heap and self._heap[0][3:] == (left, right):
-            heapq.heappop(self._heap)
+        self._found = None
         self._wanted_merges -= 1
         symbols, piece = self._symbols, self._piece
-        at = self._valid(left, right, at)
         if left == right:
             at = _without_overlap(at, int(self._size[left]))
         left_size = int(self._size[left])
@@ -96,22 +103,21 @@ class MergeEngine:
         symbols[at] = new
         symbols[at + size - 1] = -2 - new
         mine = piece[at]
-        weight = self._weights[mine]
         # The neighbours as they are now: one that was merged just before or behind is `new` itself.
         before = np.maximum(at - 1, 0)
         there = np.flatnonzero((at > 0) & (piece[before] == mine))
         neighbour = symbols[before[there]]
         neighbour = np.where(neighbour < 0, -2 - neighbour, neighbour)
-        self._add(neighbour, at[there] - self._size[neighbour], weight[there], new, first=True)
+        self._add(neighbour, at[there] - self._size[neighbour], new, first=True)
         behind = np.minimum(at + size, len(symbols) - 1)
         there = np.flatnonzero((at + size < len(symbols)) & (piece[behind] == mine))
         neighbour = symbols[behind[there]]
         other = neighbour != new  # (new, new) was seen from its right half
-        self._add(neighbour[other], at[there[other]], weight[there[other]], new, first=False)
+        self._add(neighbour[other], at[there[other]], new, first=False)
 
-    def _valid(self, left: int, right: int, at: Int32s | None = None) -> Int32s:
+    def _valid(self, left: int, right: int) -> Int32s:
         """The positions of a pair at which it still stands."""
-        at = self._positions[left, right] if at is None else at
+        at = self._positions[left, right]
         at = at[self._symbols[at] == left]
         behind = at + self._size[left]
         inside = behind < len(self._symbols)
@@ -119,19 +125,21 @@ class MergeEngine:
             at, behind = at[inside], behind[inside]
         return at[(self._symbols[behind] == right) & (self._piece[behind] == self._piece[at])]
 
-    def _add(self, neighbour: Int32s, at: Int32s, weight: Int64s, new: int, *, first: bool) -> None:
+    def _add(self, neighbour: Int32s, at: Int32s, new: int, *, first: bool) -> None:
         """Pairs of `new` and its neighbours, at the positions `at`, to the index and the heap."""
         if not len(neighbour):
             return
-        order = np.argsort(neighbour, kind="stable")
-        neighbour = neighbour[order]
+        packed = neighbour.astype(np.uint64) << np.uint64(_POSITION_BITS) | at.astype(np.uint64)
+        packed.sort()
+        neighbour = (packed >> np.uint64(_POSITION_BITS)).astype(np.int32)
+        at = (packed & _POSITION_MASK).astype(np.int32)
         starts = np.flatnonzero(np.concatenate([[True], neighbour[1:] != neighbour[:-1]]))
-        counts = np.add.reduceat(weight[order], starts)
-        stops = np.append(starts[1:], len(order))
+        counts = np.add.reduceat(self._weights[self._piece[at]], starts)
+        stops = np.append(starts[1:], len(at))
         for i in np.flatnonzero(counts >= self._threshold).tolist():
             other = int(neighbour[starts[i]])
             pair = (other, new) if first else (new, other)
-            self._push(pair, np.sort(at[order[starts[i] : stops[i]]]), int(counts[i]))
+            self._push(pair, at[starts[i] : stops[i]].copy(), int(counts[i]))
 
     def _push(self, pair: tuple[int, int], at: Int32s, count: int) -> None:
         if pair in self._positions:  # a symbol made a second time, from other halves: its old entry may stay too low
