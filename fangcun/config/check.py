@@ -139,11 +139,20 @@ def _dedup(found: _Findings, recipe: Recipe) -> None:
 
 def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:
     if recipe.tokenizer.path is not None:
-        keys = [f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")]
+        keys = [
+            f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "gb2312", "max_han_run", "sample_bytes")
+        ]
         found.idle(keys, "tokenizer.path", "it has no effect where tokenizer.path names a finished tokenizer.")
     elif recipe.tokenizer.kind == "char":
-        keys = [f"tokenizer.{leaf}" for leaf in ("vocab_size", "trainer", "max_han_run", "sample_bytes")]
+        keys = [f"tokenizer.{leaf}" for leaf in ("vocab_size", "trainer", "gb2312", "max_han_run", "sample_bytes")]
         found.idle(keys, "tokenizer.kind", "it has no effect with tokenizer.kind 'char'.")
+    elif recipe.tokenizer.trainer != "fangcun":
+        found.idle(["tokenizer.gb2312"], "tokenizer.trainer", "only the trainer fangcun has it.")
+    elif recipe.tokenizer.gb2312 is True and recipe.tokenizer.vocab_size < 8000:
+        found.error(
+            ["tokenizer.gb2312", "tokenizer.vocab_size"],
+            "the hanzi of GB2312 level 1 need tokenizer.vocab_size of 8000 or more. Raise it or leave tokenizer.gb2312 at auto.",
+        )
     if recipe.tokens.path is not None:
         keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "encoder", "shard_tokens")]
         found.idle(keys, "tokens.path", "it has no effect where tokens.path names finished token shards.")

@@ -34,6 +34,7 @@ def tokenizer_settings(config: TokenizerConfig) -> dict[str, Any]:
         "kind": "bpe",
         "vocab_size": config.vocab_size,
         "trainer": config.trainer,
+        "gb2312": config.gb2312,
         "max_han_run": config.max_han_run,
         "sample_bytes": config.sample_bytes,
     }
@@ -67,8 +68,8 @@ def build_tokenizer(
     """Build the tokenizer artefact at `out` and return its manifest.
 
     `corpus` is a corpus artefact: BPE is trained on its training split, the characters are taken from both, and a
-    borrowed tokenizer is checked and measured on it (it may be None then). `progress(done_bytes, total_bytes)` counts
-    text read. Raises FangcunError.
+    borrowed tokenizer is checked and measured on it (it may be None then). `progress(done, total)` counts bytes of text
+    read, then (trainer fangcun) tokens made. Raises FangcunError.
     """
     if config.path is None and corpus is None:
         raise FangcunError(
@@ -113,6 +114,9 @@ def _train(config: TokenizerConfig, corpus: Path, progress: Progress | None) -> 
         evenly(texts, sizes["train"], config.sample_bytes, progress),
         vocab_size=config.vocab_size,
         max_han_run=config.max_han_run,
+        trainer=config.trainer,
+        gb2312=config.gb2312,
+        progress=progress,
     )
     if sizes["train"] > config.sample_bytes:
         notes.append(

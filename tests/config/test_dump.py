@@ -78,7 +78,9 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     if chosen.get("init_from") is not None:
         out |= {key for key in chosen if key.startswith("init.")}
     if chosen.get("tokenizer.path") is not None or chosen.get("tokenizer.kind") == "char":
-        out |= {f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")}
+        out |= {
+            f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "gb2312", "max_han_run", "sample_bytes")
+        }
     if chosen.get("tokens.path") is not None:
         out |= {"tokens.dtype", "tokens.workers", "tokens.encoder", "tokens.shard_tokens"}
     if chosen.get("train.strategy") == "fsdp" and chosen.get("precision") in ("bf16-true", "16-mixed"):
