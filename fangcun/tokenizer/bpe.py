@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fangcun.tokenizer.character_bytes import CharacterBytes, force_whole
-from fangcun.tokenizer.hanzi import gb2312_level_1
+from fangcun.tokenizer.gb2312 import level_1
 from fangcun.tokenizer.merge_engine import MAX_POSITIONS, MergeEngine
 from fangcun.tokenizer.piece_counts import PieceCounter, hanzi_of_lanes
 from fangcun.tokenizer.piece_table import LANE_BITS, Counts, Keys, halve, rarest
@@ -91,7 +91,7 @@ def learn_bpe(
     if gb2312 is True or (
         gb2312 == "auto" and text_bytes >= GB2312_FROM_BYTES and vocab_size >= GB2312_FROM_VOCABULARY
     ):
-        level_1 = gb2312_level_1()
+        common = level_1()
         order = sorted(level_1, key=lambda c: (-character_counts[index[c]] if c in index else 0, c))
         before = len(vocabulary.tokens)
         for character, token in force_whole(inside, order, vocabulary.byte_ids, vocabulary.emit):

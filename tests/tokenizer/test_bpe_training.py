@@ -15,7 +15,7 @@ from tokenizer_text import TEXT
 
 from fangcun.errors import FangcunError
 from fangcun.tokenizer import Tokenizer, train_bpe
-from fangcun.tokenizer.hanzi import gb2312_level_1
+from fangcun.tokenizer.gb2312 import level_1
 from fangcun.tokenizer.merge_engine import MergeEngine
 from fangcun.tokenizer.patterns import training_cut
 from fangcun.tokenizer.piece_counts import PieceCounter, hanzi_of_lanes
@@ -164,7 +164,7 @@ def with_hanzi() -> tuple[Tokenizer, list[str]]:
 
 def test_every_hanzi_of_gb2312_level_1_is_one_token(with_hanzi: tuple[Tokenizer, list[str]]) -> None:
     tokenizer, notes = with_hanzi
-    hanzi = gb2312_level_1()
+    hanzi = level_1()
     assert (len(set(hanzi)), hanzi[0], hanzi[-1]) == (3755, "啊", "座")
     assert all(len(tokenizer.encode(c)) == 1 for c in hanzi)
     assert "3,755" in notes[0] and "4,051 of 8,000" in notes[0]
