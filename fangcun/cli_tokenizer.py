@@ -99,7 +99,8 @@ def trim(
     _write(Path(out), trimmed, found, weights)
     compared = found["sample"]
     print(
-        f"{old.vocab_size:,} ids -> {len(trimmed.kept_ids):,}; the text uses {used:,} and needs {trimmed.needed_tokens:,}"
+        f"{old.vocab_size:,} ids -> {len(trimmed.kept_ids):,}; the text uses {used:,}, and with what those are made of and what "
+        f"always stays, {trimmed.needed_tokens:,} cut it as before"
     )
     if trimmed.exact:
         print("The text is cut as before: the same tokens under new ids.")
