@@ -83,7 +83,9 @@ def trim_tokenizer(
     Leaves of the tree of merges go first, those with the least occurrences, and of equals the highest id; each gives
     its occurrences to its parts (leaf-based pruning, Purason et al. 2025, "Teaching Old Tokenizers New Words"). New ids
     run from 0 without a gap in the order of the old ones. Every text decodes to the same string as with the old
-    tokenizer. `keep_ids` stay whatever the counts, as special tokens and bytes do. Raises ConfigError for a size that cannot be, FangcunError for a tokenizer that cannot be trimmed.
+    tokenizer. `keep_ids` stay whatever the counts, as special tokens and bytes do.
+
+    Raises ConfigError for a size that cannot be, FangcunError for a tokenizer that cannot be trimmed.
     """
     state: dict[str, Any] = json.loads(tokenizer.backend.to_str())
     whole = find_alphabet(state, where) | {token["content"] for token in state["added_tokens"]}
@@ -91,7 +93,7 @@ def trim_tokenizer(
     tree = MergeTree(state["model"], whole)
     parts = {token: tree.parts(token) for token in vocabulary}
     uses = {token: int(counts[index]) for token, index in vocabulary.items()}
-    named = {tokenizer.config.get(name) for name in NAMED_TOKENS} & vocabulary.keys()
+    named = {str(tokenizer.config.get(name)) for name in NAMED_TOKENS} & vocabulary.keys()
     wanted = set(keep_ids)
     wished = {token for token, index in vocabulary.items() if index in wanted}
     staying = _closure((whole & vocabulary.keys()) | named | wished, parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +27,17 @@ def byte_fallback(sentencepiece_models: dict[str, str]) -> Tokenizer:
     return import_tokenizer(sentencepiece_models["bpe"]).tokenizer
 
 
-@pytest.fixture(params=["bpe", "byte_fallback"])
+@pytest.fixture(scope="module")
+def whole_words(bpe: Tokenizer) -> Tokenizer:
+    """As Llama 3's: a word that is a token is taken whole, also where no merges lead to it."""
+    state = json.loads(bpe.backend.to_str())
+    state["model"]["ignore_merges"] = True
+    made = [pair for pair in state["model"]["merges"] if len("".join(pair)) > 6]
+    state["model"]["merges"] = [pair for pair in state["model"]["merges"] if pair not in made[::2]]
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(state)), bpe.config)
+
+
+@pytest.fixture(params=["bpe", "byte_fallback", "whole_words"])
 def source(request: pytest.FixtureRequest) -> Tokenizer:
     return request.getfixturevalue(request.param)
 
@@ -38,9 +49,9 @@ def ids_of(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
 @settings(deadline=None, max_examples=40)
 @given(corpus=st.lists(WORDS, min_size=1, max_size=6), more=st.integers(0, 60))
 def test_a_corpus_whose_tokens_fit_encodes_to_exactly_the_mapped_ids(
-    bpe: Tokenizer, byte_fallback: Tokenizer, corpus: list[str], more: int
+    bpe: Tokenizer, byte_fallback: Tokenizer, whole_words: Tokenizer, corpus: list[str], more: int
 ) -> None:
-    for source in (bpe, byte_fallback):
+    for source in (bpe, byte_fallback, whole_words):
         counts = count_tokens(source, corpus)
         needed = trim_tokenizer(source, counts).needed_tokens
         trimmed = trim_tokenizer(source, counts, min(needed + more, source.vocab_size))
