@@ -31,7 +31,7 @@ fangcun corpus show RUN [--dropped RULE] [--count N] prints what cleaning and fi
 fangcun corpus report RUN [--json FILE] [--html FILE] tells what a corpus is made of.
 """
 _FIT = """
-fangcun tokenizer trim SOURCE --text PATH… --size N --out DIR [--model FOLDER] keeps of a borrowed tokenizer what a text needs.
+fangcun tokenizer trim SOURCE --text PATH… --size N --out DIR [--model FOLDER] keeps of a large tokenizer what a text needs.
 fangcun tokenizer report A B C [--text PATH…] [--width 512] sets tokenizers side by side. Each has a --help of its own.
 """
 _ADOPT = """

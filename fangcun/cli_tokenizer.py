@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -32,7 +32,16 @@ def build_tokenizer_app() -> App:
     return app
 
 
-def trim(source: str, /, *, text: Paths = None, out: str, size: int | None = None, model: str | None = None) -> int:
+def trim(
+    source: str,
+    /,
+    *,
+    text: Paths = None,
+    out: str,
+    size: int | None = None,
+    hanzi: Literal["text", "level-1", "level-2"] = "text",
+    model: str | None = None,
+) -> int:
     """Keep of a large BPE tokenizer what a text needs, in a folder of its own.
 
     Bytes and special tokens stay, so every text can still be written. Of the rest those tokens go whose loss lengthens the text
@@ -49,12 +58,16 @@ def trim(source: str, /, *, text: Paths = None, out: str, size: int | None = Non
         Folder to write: tokenizer.json and what belongs to it, id_map.npy, report.json.
     size
         Ids to keep, special tokens included. Default: as many as the text needs to be cut as before.
+    hanzi
+        Hanzi that stay whatever the text, as far as the tokenizer has them: those of the text alone, of GB2312 level 1
+        (3,755), of both its levels (6,763).
     model
         A model with this tokenizer (run, checkpoint, Hugging Face folder): out becomes a model folder with its weights,
         embedding and head cut along.
     """
     from fangcun.artifacts import find_weights
     from fangcun.tokenizer import compare_tokens, count_tokens, import_tokenizer, trim_tokenizer
+    from fangcun.tokenizer.gb2312 import level_1, level_2, token_of_each
 
     if not text:
         raise ConfigError("fangcun tokenizer trim needs the text that the tokenizer shall fit: --text PATH…")
@@ -66,7 +79,9 @@ def trim(source: str, /, *, text: Paths = None, out: str, size: int | None = Non
         _check_rows(weights, old)
     sample = _Sample()
     counts = count_tokens(old, sample.of(own_text(text, old)))
-    trimmed = trim_tokenizer(old, counts, size, where=source)
+    wished = {"text": "", "level-1": level_1(), "level-2": level_1() + level_2()}[hanzi]
+    keep = [index for index in token_of_each(old, wished) if index is not None]
+    trimmed = trim_tokenizer(old, counts, size, keep_ids=keep, where=source)
     used = int((counts > 0).sum())
     covered = int(counts[trimmed.kept_ids].sum()) / max(1, int(counts.sum()))
     found: dict[str, Any] = {
@@ -77,13 +92,15 @@ def trim(source: str, /, *, text: Paths = None, out: str, size: int | None = Non
         "old_vocab_size": old.vocab_size,
         "needed_tokens": trimmed.needed_tokens,
         "exact": trimmed.exact,
+        "hanzi": {"kept": hanzi, "tokens": len(keep)},
         "text": {"tokens": int(counts.sum()), "ids_used": used, "kept_share": round(covered, 6)},
         "sample": compare_tokens(old, trimmed.tokenizer, sample.texts),
     }
     _write(Path(out), trimmed, found, weights)
     compared = found["sample"]
     print(
-        f"{old.vocab_size:,} ids -> {len(trimmed.kept_ids):,}; the text uses {used:,} and needs {trimmed.needed_tokens:,}"
+        f"{old.vocab_size:,} ids -> {len(trimmed.kept_ids):,}; the text uses {used:,}, and with what those are made of and what "
+        f"always stays, {trimmed.needed_tokens:,} cut it as before"
     )
     if trimmed.exact:
         print("The text is cut as before: the same tokens under new ids.")

@@ -14,7 +14,7 @@ from typing import Any
 from fangcun.tokenizer.convert import import_tokenizer
 from fangcun.tokenizer.core import Tokenizer
 from fangcun.tokenizer.decoding import byte_table
-from fangcun.tokenizer.gb2312 import level_1, level_2
+from fangcun.tokenizer.gb2312 import level_1, level_2, token_of_each
 from fangcun.tokenizer.self_check import EVERYDAY, RARE
 
 KINDS = ("modern", "classical", "poetry", "english", "code", "digits")
@@ -103,13 +103,8 @@ def _cut(tokenizer: Tokenizer, texts: Iterable[str], used: set[int]) -> dict[str
 
 
 def _single(tokenizer: Tokenizer, hanzi: str) -> float | None:
-    """Share of `hanzi` that the tokenizer writes as one token (a space that it puts in front aside)."""
-    found = 0
-    for character, ids in zip(hanzi, tokenizer.encode_documents(list(hanzi)), strict=True):
-        # The space is a token of its own, or the first byte of this one; both decode to the character.
-        last = ids[-1] if ids else -1
-        found += last != tokenizer.unk_id and tokenizer.decode([last]).removeprefix(" ") == character
-    return _round(found, len(hanzi))
+    """Share of `hanzi` that the tokenizer writes as one token."""
+    return _round(sum(index is not None for index in token_of_each(tokenizer, hanzi)), len(hanzi))
 
 
 def _token_texts(tokenizer: Tokenizer) -> list[str]:

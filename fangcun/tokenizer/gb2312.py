@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fangcun.tokenizer.core import Tokenizer
 
 
 def _rows(first: int, last: int) -> str:
@@ -21,3 +25,14 @@ def level_1() -> str:
 def level_2() -> str:
     """The 3,008 less common hanzi, rows 56 to 87, ordered by radical."""
     return _rows(56, 87)
+
+
+def token_of_each(tokenizer: Tokenizer, hanzi: str) -> list[int | None]:
+    """The id that writes each of `hanzi` alone; None where it takes several. A space that is put in front is left aside."""
+    found: list[int | None] = []
+    for character, ids in zip(hanzi, tokenizer.encode_documents(list(hanzi)), strict=True):
+        # The space is a token of its own, or the beginning of this one; both decode to the character.
+        last = ids[-1] if ids else -1
+        whole = last != tokenizer.unk_id and tokenizer.decode([last]).removeprefix(" ") == character
+        found.append(last if whole else None)
+    return found

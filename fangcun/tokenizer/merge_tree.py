@@ -57,7 +57,8 @@ class MergeTree:
     """The parts of every token of a BPE model, found when asked for."""
 
     def __init__(self, model: dict[str, Any], whole: frozenset[str]) -> None:
-        """`model` is the model of a tokenizer.json; tokens in `whole` (bytes, special tokens) have no parts."""
+        """`model` is the model of a tokenizer.json. Tokens in `whole` (bytes, special tokens) have no parts, unless a
+        merge makes them."""
         self._vocabulary: dict[str, int] = model["vocab"]
         self._fallback = bool(model.get("byte_fallback"))
         self._whole = whole
@@ -71,9 +72,9 @@ class MergeTree:
 
         A token that no merge reaches (taken whole from the vocabulary) falls into what merging makes of its text.
         """
-        if token in self._whole:
-            return ()
         makers = self._makers.get(token, ())
+        if token in self._whole and not makers:
+            return ()
         if len(makers) == 1:
             return makers[0]
         pieces, last = self._merge(token)

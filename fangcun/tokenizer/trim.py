@@ -19,6 +19,7 @@ import tokenizers
 
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.tokenizer.core import Tokenizer
+from fangcun.tokenizer.hf_folder import NAMED_TOKENS
 from fangcun.tokenizer.merge_tree import MergeTree, find_alphabet
 
 MAP_FILE = "id_map.npy"
@@ -74,6 +75,7 @@ def trim_tokenizer(
     counts: Sequence[int] | np.ndarray,
     size_tokens: int | None = None,
     *,
+    keep_ids: Iterable[int] = (),
     where: str = "the tokenizer",
 ) -> Trimmed:
     """A tokenizer of `size_tokens` ids (null: as many as the counted text needs), by how often each old id occurs.
@@ -81,22 +83,25 @@ def trim_tokenizer(
     Leaves of the tree of merges go first, those with the least occurrences, and of equals the highest id; each gives
     its occurrences to its parts (leaf-based pruning, Purason et al. 2025, "Teaching Old Tokenizers New Words"). New ids
     run from 0 without a gap in the order of the old ones. Every text decodes to the same string as with the old
-    tokenizer. Raises ConfigError for a size that cannot be, FangcunError for a tokenizer that cannot be trimmed.
+    tokenizer. `keep_ids` stay whatever the counts, as special tokens and bytes do.
+
+    Raises ConfigError for a size that cannot be, FangcunError for a tokenizer that cannot be trimmed.
     """
     state: dict[str, Any] = json.loads(tokenizer.backend.to_str())
-    alphabet = find_alphabet(state, where)
+    whole = find_alphabet(state, where) | {token["content"] for token in state["added_tokens"]}
     vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
-    staying = alphabet | {token["content"] for token in state["added_tokens"]}
-    staying |= {name for name in (tokenizer.config.get(f"{key}_token") for key in ("bos", "eos", "pad", "unk")) if name}
-    tree = MergeTree(state["model"], frozenset(staying))
+    tree = MergeTree(state["model"], whole)
     parts = {token: tree.parts(token) for token in vocabulary}
     uses = {token: int(counts[index]) for token, index in vocabulary.items()}
-    needed = _closure((token for token, count in uses.items() if count), parts) | (staying & vocabulary.keys())
+    named = {str(tokenizer.config.get(name)) for name in NAMED_TOKENS} & vocabulary.keys()
+    wanted = set(keep_ids)
+    wished = {token for token, index in vocabulary.items() if index in wanted}
+    staying = _closure((whole & vocabulary.keys()) | named | wished, parts)
+    needed = _closure((token for token, count in uses.items() if count), parts) | staying
     size = len(needed) if size_tokens is None else size_tokens
-    least = len(staying & vocabulary.keys())
-    if not least <= size <= len(vocabulary):
+    if not len(staying) <= size <= len(vocabulary):
         raise ConfigError(
-            f"--size is {size:,}, expected {least:,} (bytes and special tokens, which stay) to {len(vocabulary):,} (all of {where}). The text needs {len(needed):,}."
+            f"--size is {size:,}, expected {len(staying):,} (bytes, special tokens{' and hanzi' if wanted else ''}, which stay) to {len(vocabulary):,} (all of {where}). The text needs {len(needed):,}."
         )
     kept = _prune(vocabulary, parts, uses, staying, size)
     kept_ids = np.array(sorted(vocabulary[token] for token in kept), dtype=np.int64)
@@ -118,7 +123,7 @@ def _closure(tokens: Iterable[str], parts: dict[str, tuple[str, ...]]) -> set[st
 
 
 def _prune(
-    vocabulary: dict[str, int], parts: dict[str, tuple[str, ...]], uses: dict[str, int], staying: set[str] | frozenset[str], size: int
+    vocabulary: dict[str, int], parts: dict[str, tuple[str, ...]], uses: dict[str, int], staying: set[str], size: int
 ) -> set[str]:  # fmt: skip
     """The `size` tokens that are left."""
     uses = dict(uses)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_text import TEXT
@@ -14,6 +16,7 @@ from tokenizer_text import TEXT
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.tokenizer import Tokenizer, compare_tokens, count_tokens, import_tokenizer, trim_tokenizer
 from fangcun.tokenizer.decoding import SPACE_MARK
+from fangcun.tokenizer.gb2312 import token_of_each
 
 LEAST = 256 + 4
 WORDS = st.sampled_from([*TEXT.split("。"), "天下", "合久", " fox", "🙂", "\n\n", "x >"])
@@ -24,7 +27,17 @@ def byte_fallback(sentencepiece_models: dict[str, str]) -> Tokenizer:
     return import_tokenizer(sentencepiece_models["bpe"]).tokenizer
 
 
-@pytest.fixture(params=["bpe", "byte_fallback"])
+@pytest.fixture(scope="module")
+def whole_words(bpe: Tokenizer) -> Tokenizer:
+    """As Llama 3's: a word that is a token is taken whole, also where no merges lead to it."""
+    state = json.loads(bpe.backend.to_str())
+    state["model"]["ignore_merges"] = True
+    made = [pair for pair in state["model"]["merges"] if len("".join(pair)) > 6]
+    state["model"]["merges"] = [pair for pair in state["model"]["merges"] if pair not in made[::2]]
+    return Tokenizer(tokenizers.Tokenizer.from_str(json.dumps(state)), bpe.config)
+
+
+@pytest.fixture(params=["bpe", "byte_fallback", "whole_words"])
 def source(request: pytest.FixtureRequest) -> Tokenizer:
     return request.getfixturevalue(request.param)
 
@@ -36,9 +49,9 @@ def ids_of(tokenizer: Tokenizer, texts: Iterable[str]) -> list[list[int]]:
 @settings(deadline=None, max_examples=40)
 @given(corpus=st.lists(WORDS, min_size=1, max_size=6), more=st.integers(0, 60))
 def test_a_corpus_whose_tokens_fit_encodes_to_exactly_the_mapped_ids(
-    bpe: Tokenizer, byte_fallback: Tokenizer, corpus: list[str], more: int
+    bpe: Tokenizer, byte_fallback: Tokenizer, whole_words: Tokenizer, corpus: list[str], more: int
 ) -> None:
-    for source in (bpe, byte_fallback):
+    for source in (bpe, byte_fallback, whole_words):
         counts = count_tokens(source, corpus)
         needed = trim_tokenizer(source, counts).needed_tokens
         trimmed = trim_tokenizer(source, counts, min(needed + more, source.vocab_size))
@@ -98,6 +111,28 @@ def test_the_tokens_that_are_used_most_stay(bpe: Tokenizer) -> None:
     )
     assert not trimmed.exact
     assert ids_of(trimmed.tokenizer, ["天下"]) == [[int(trimmed.id_map[i]) for i in bpe.encode("天下")]]
+
+
+def test_ids_that_are_to_be_kept_stay_with_what_they_are_made_of(source: Tokenizer) -> None:
+    keep = [index for index in token_of_each(source, "天下大势分久必合") if index is not None]
+    assert keep
+    nothing = np.zeros(source.vocab_size)
+    trimmed = trim_tokenizer(source, nothing, keep_ids=keep)
+    assert {*keep} <= {*trimmed.kept_ids.tolist()} and len(trimmed.kept_ids) < len(keep) * 3 + LEAST + 10
+    for index, again in zip(keep, token_of_each(trimmed.tokenizer, source.decode(keep).strip()), strict=True):
+        assert again == trimmed.id_map[index]
+    with pytest.raises(ConfigError, match="hanzi, which stay"):
+        trim_tokenizer(source, nothing, len(trimmed.kept_ids) - 1, keep_ids=keep)
+
+
+def test_a_special_token_that_merges_make_too_can_still_be_made_by_them(bpe: Tokenizer) -> None:
+    backend = tokenizers.Tokenizer.from_str(bpe.backend.to_str())
+    word = bpe.backend.id_to_token(bpe.encode("天下")[0])
+    backend.add_special_tokens([word])
+    source = Tokenizer(backend, bpe.config)
+    counts = count_tokens(source, ["天下"])
+    trimmed = trim_tokenizer(source, counts)
+    assert ids_of(trimmed.tokenizer, ["天下"]) == [trimmed.id_map[ids_of(source, ["天下"])[0]].tolist()]
 
 
 def test_the_comparison_counts_tokens_that_stand_where_they_stood(bpe: Tokenizer) -> None:
