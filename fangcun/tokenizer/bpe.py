@@ -92,13 +92,13 @@ def learn_bpe(
         gb2312 == "auto" and text_bytes >= GB2312_FROM_BYTES and vocab_size >= GB2312_FROM_VOCABULARY
     ):
         common = level_1()
-        order = sorted(level_1, key=lambda c: (-character_counts[index[c]] if c in index else 0, c))
+        order = sorted(common, key=lambda c: (-character_counts[index[c]] if c in index else 0, c))
         before = len(vocabulary.tokens)
         for character, token in force_whole(inside, order, vocabulary.byte_ids, vocabulary.emit):
             ids[index[character]] = token
         used = len(vocabulary.tokens) - before
         notes.append(
-            f"Each of the {len(level_1):,} hanzi of GB2312 level 1 is one token (tokenizer.gb2312); with the {used - len(level_1):,} tokens for their first two bytes they take {used:,} of {vocab_size:,} ids."
+            f"Each of the {len(common):,} hanzi of GB2312 level 1 is one token (tokenizer.gb2312); with the {used - len(common):,} tokens for their first two bytes they take {used:,} of {vocab_size:,} ids."
         )
 
     engine = MergeEngine(

@@ -65,7 +65,7 @@ _UNIFORM_STEP = 61
 def _around(character: str) -> str:
     """A character between letters, digits, punctuation, spaces, line ends and itself."""
     c = character
-    return f"a{c}1{c} {c}{c}!{c}\n"
+    return f"a{c}1{c} {c}{c}!{c} {c}a\n"
 
 
 def _added(tokenizer: Tokenizer) -> list[str]:
