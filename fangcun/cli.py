@@ -13,9 +13,12 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TextIO, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from fangcun.errors import ConfigError, FangcunError, LostRankError
+
+if TYPE_CHECKING:
+    from cyclopts import App
 
 RECIPE_VERBS = ("run", "demo", "corpus", "tokenizer", "pack", "pretrain")
 _HELP = {"--help", "-h"}
@@ -74,6 +77,10 @@ def _show_warning(
 
 def _dispatch(tokens: list[str]) -> int:
     verb = tokens[0] if tokens else ""
+    if verb == "tokenizer" and tokens[1:2] in (["trim"], ["report"]):
+        from fangcun import cli_tokenizer
+
+        return _run_app(tokens[1:], cli_tokenizer.build_app())
     if verb in RECIPE_VERBS and not _HELP & set(tokens):
         return _run_recipe(verb, tokens[1:])
     if verb == "launch" and not _HELP & set(tokens):
@@ -108,13 +115,15 @@ def _run_recipe(verb: str, tokens: list[str]) -> int:
     return pipeline.run(loaded, verb=cast("pipeline.Verb", verb))
 
 
-def _run_app(tokens: list[str]) -> int:
+def _run_app(tokens: list[str], app: App | None = None) -> int:
     from cyclopts import CycloptsError
 
-    from fangcun.cli_app import build_app
+    if app is None:
+        from fangcun.cli_app import build_app
 
+        app = build_app()
     try:
-        result = build_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise ConfigError(" ".join(str(error).split())) from error
     return result if isinstance(result, int) else 0

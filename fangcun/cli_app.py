@@ -18,7 +18,7 @@ from fangcun.launch.options import SlurmOptions
 _RECIPE_VERBS = {
     "run": "Text to model, the whole way: corpus, tokenizer, tokens, training. Stages that are done are skipped.",
     "corpus": "Read, clean and split the text of a recipe; nothing else.",
-    "tokenizer": "A recipe up to its tokenizer.",
+    "tokenizer": "A recipe up to its tokenizer; or trim one that exists to a corpus, or report on several.",
     "pack": "A recipe up to its token shards; or, with --adopt, take token files of nanoGPT's kind as they are.",
     "pretrain": "A recipe up to its trained model.",
 }
@@ -30,6 +30,11 @@ _ADOPT = """
 fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16] makes token shards of
 finished files of ids.
 """
+_TOKENIZERS = """
+fangcun tokenizer trim SOURCE --text PATH… --size N --out DIR [--model FOLDER] keeps what a corpus needs.
+fangcun tokenizer report A B … shows tokenizers side by side. Each has its own --help.
+"""
+_MORE = {"pack": _ADOPT, "tokenizer": _TOKENIZERS}
 
 Text = Annotated[
     list[str] | None,
@@ -57,7 +62,7 @@ def build_app() -> App:
     )
     app.command(_demo_help(), name="demo")
     for verb, text in _RECIPE_VERBS.items():
-        app.command(_recipe_help(text + "\n" + _SETTINGS + (_ADOPT if verb == "pack" else "")), name=verb)
+        app.command(_recipe_help(text + "\n" + _SETTINGS + _MORE.get(verb, "")), name=verb)
     app.command(cli_verbs.generate)
     app.command(cli_verbs.recipes)
     launch = App(name="launch", help="Submit a run to a cluster's scheduler.")

@@ -13,6 +13,7 @@ from fangcun.model.io import load_model, load_weights, model_of, read_config, re
 from fangcun.model.loss import cross_entropy_sum, head_loss_sum
 from fangcun.model.probe import attention_logit_max
 from fangcun.model.recompute import recompute_blocks
+from fangcun.model.slice_vocabulary import slice_vocabulary
 from fangcun.model.transformer import Transformer
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "read_tensors",
     "recompute_blocks",
     "save_model",
+    "slice_vocabulary",
     "to_hf_config",
     "unseen_gpu",
     "write_tensors",

@@ -9,14 +9,17 @@ from fangcun.tokenizer.convert import ImportedTokenizer, import_tokenizer
 from fangcun.tokenizer.core import Tokenizer
 from fangcun.tokenizer.stream import StreamDecoder
 from fangcun.tokenizer.train import train_bpe, train_char
+from fangcun.tokenizer.trim import TrimmedTokenizer, trim_tokenizer
 
 __all__ = [
     "ImportedTokenizer",
     "StreamDecoder",
     "Tokenizer",
+    "TrimmedTokenizer",
     "build_tokenizer",
     "import_tokenizer",
     "tokenizer_fingerprint",
     "train_bpe",
     "train_char",
+    "trim_tokenizer",
 ]
