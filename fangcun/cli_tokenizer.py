@@ -75,15 +75,53 @@ def trim(
     return 0
 
 
-def report(*sources: str) -> int:
-    """Tokenizers side by side.
+def report(
+    *sources: str,
+    text: Words = None,
+    width: int = 512,
+    json: str | None = None,
+    plot: str | None = None,
+) -> int:
+    """Tokenizers side by side: characters and bytes a token, hanzi that are tokens, cost of the embedding, round trip.
 
     Parameters
     ----------
     sources
-        Tokenizer folders or files, or runs.
+        Tokenizer folders or files of any known format, or runs.
+    text
+        Files, folders or globs of your own text, to be measured beside the built-in texts.
+    width
+        Width of the model (n_embd) for the share of the embedding.
+    json
+        A file for all figures.
+    plot
+        A file for a picture, .svg or .html.
     """
-    raise ConfigError("fangcun tokenizer report needs a tokenizer: fangcun tokenizer report PATH….")
+    if not sources:
+        raise ConfigError("fangcun tokenizer report needs a tokenizer: fangcun tokenizer report PATH….")
+    if width < 1:
+        raise ConfigError(f"--width is {width}, expected at least 1.")
+    if plot is not None and Path(plot).suffix.lower() not in (".svg", ".html"):
+        raise ConfigError(f"--plot {plot}: expected a file that ends in .svg or .html.")
+    from fangcun.artifacts import write_text_atomic
+    from fangcun.tokenizer import import_tokenizer
+    from fangcun.tokenizer.card_plot import write_plot
+    from fangcun.tokenizer.card_table import print_card
+    from fangcun.tokenizer.report_card import names_of, report_card
+
+    opened = {name: import_tokenizer(path).tokenizer for name, path in names_of(sources).items()}
+    card = report_card(opened, (lambda: documents(text)) if text else None, width=width)
+    for each, path in zip(card["tokenizers"], sources, strict=True):
+        each["path"] = path
+    print_card(card)
+    if json is not None:
+        from json import dumps
+
+        Path(json).absolute().parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(Path(json).absolute(), dumps(card, ensure_ascii=False, indent=1) + "\n")
+    if plot is not None:
+        write_plot(card, Path(plot))
+    return 0
 
 
 def documents(paths: list[str]) -> Iterator[str]:

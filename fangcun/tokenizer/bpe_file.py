@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from fangcun.errors import FangcunError
@@ -106,11 +107,7 @@ class Derivations:
         parts = list(token)
         passed = {index, *(self._vocabulary[part] for part in parts if part in self._vocabulary)}
         while len(parts) > 1:
-            ranked = [
-                (self._ranks[pair], at)
-                for at, pair in enumerate(zip(parts, parts[1:], strict=False))
-                if pair in self._ranks
-            ]
+            ranked = [(self._ranks[pair], at) for at, pair in enumerate(pairwise(parts)) if pair in self._ranks]
             if not ranked:
                 break
             at = min(ranked)[1]
