@@ -13,7 +13,7 @@ _TITLES = {
     "modern": "modern 现代文", "classical": "classical 文言", "poetry": "poetry 诗词", "english": "English 英文",
     "code": "code 代码", "digits": "digits 数字", "own": "own text 自己的文本",
 }  # fmt: skip
-_LEFT, _WIDTH, _BAR, _GAP, _TOP = 190, 860, 13, 12, 34
+_LEFT, _WIDTH, _BAR, _GAP, _TOP = 210, 880, 13, 12, 34
 
 
 def card_svg(card: dict[str, Any]) -> str:
