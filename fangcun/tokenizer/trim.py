@@ -17,12 +17,13 @@ import tokenizers
 
 from fangcun.artifacts import Manifest, fingerprint, write_artifact
 from fangcun.errors import FangcunError
-from fangcun.tokenizer.bpe_file import BpeFile
+from fangcun.tokenizer.bpe_file import BpeFile, Derivations
 from fangcun.tokenizer.core import Tokenizer
 
 ID_MAP = "id_map.npy"
 REMOVED = -1
 
+_ROLES = ("system", "user", "assistant", "tool")
 _BATCH_CHARACTERS = 1 << 19
 _COMPARED_CHARACTERS = 400_000
 
@@ -70,8 +71,9 @@ def trim_tokenizer(
     Args:
         tokenizer: byte-level BPE (GPT-2, Qwen, Llama 3), or sentencepiece BPE with byte fallback (Llama, ChatGLM).
         texts: documents of the corpus, read once.
-        size: ids of the result. All bytes and all added tokens stay. Then tokens are kept by how often the corpus uses
-            them, each with the tokens that its merges pass through; one that does not fit any more is passed over.
+        size: ids of the result. All bytes and all added tokens stay, and the role names that a chat template puts
+            into every prompt. Then tokens are kept by how often the corpus uses them, each with the tokens that its
+            merges pass through; one that does not fit any more is passed over.
             Where the corpus needs fewer, unused tokens with the lowest ids fill up: the tokenizer's own order of
             frequency. None: all that the corpus uses, and no more.
         where: names the tokenizer in errors.
@@ -80,15 +82,18 @@ def trim_tokenizer(
         FangcunError: another kind of tokenizer, a size below what must stay or above what there is, no text.
     """
     file = BpeFile.of(tokenizer, where)
-    if size is not None and not len(file.base) <= size <= len(file.vocabulary.keys() | file.added.keys()):
+    derivations = file.derivations()
+    always = file.base.union(*(derivations.through(index) for index in _template_ids(tokenizer)))
+    most = len(file.vocabulary.keys() | file.added.keys())
+    if size is not None and not len(always) <= size <= most:
         raise FangcunError(
-            f"size is {size:,}, expected {len(file.base):,} (all bytes and added tokens of {where}) to {len(file.vocabulary.keys() | file.added.keys()):,} (all that it has)."
+            f"size is {size:,}, expected {len(always):,} (what every text and prompt of {where} needs) to {most:,} (all that it has)."
         )
     first: list[str] = []
     counts = count_usage(tokenizer, _remembering(texts, first))
     if not counts.any():
         raise FangcunError(f"There is no text to trim {where} to. Name the corpus with --text PATH.")
-    kept, filled = _choose(file, counts, size)
+    kept, filled = _choose(file, derivations, set(always), counts, size)
     content = file.keep_only(kept)
     trimmed = _built(content, tokenizer, where)
     old = np.asarray(sorted(kept))
@@ -100,7 +105,7 @@ def trim_tokenizer(
         "trimmed_from": where,
         "old_vocab_size": tokenizer.vocab_size,
         "vocab_size": trimmed.vocab_size,
-        "always_kept": len(file.base),
+        "always_kept": len(always),
         "filled_up": filled,
         "used_tokens": int(used.sum()),
         "used_tokens_removed": int(lost.sum()),
@@ -145,9 +150,17 @@ def write_trimmed(trimmed: TrimmedTokenizer, out: Path, source_fingerprint: str)
         trimmed.save(folder)
 
 
-def _choose(file: BpeFile, counts: np.ndarray, size: int | None) -> tuple[set[int], int]:
-    """The old ids to keep, and how many of them only fill up."""
-    kept, derivations = set(file.base), file.derivations()
+def _template_ids(tokenizer: Tokenizer) -> set[int]:
+    """Ids of the role names in the chat template and of the line ends beside them: a model knows them by these ids."""
+    template = tokenizer.chat_template or ""
+    roles = [role for role in _ROLES if role in template]
+    return {index for word in [*roles, "\n", "\n\n"] for index in tokenizer.encode(word)} if roles else set()
+
+
+def _choose(
+    file: BpeFile, derivations: Derivations, kept: set[int], counts: np.ndarray, size: int | None
+) -> tuple[set[int], int]:
+    """The old ids to keep, those of `kept` among them, and how many of them only fill up."""
     for index in sorted(np.flatnonzero(counts).tolist(), key=lambda index: (-counts[index], index)):
         _take(derivations.through(index), kept, size)
         if size is not None and len(kept) == size:

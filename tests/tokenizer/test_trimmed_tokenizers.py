@@ -12,7 +12,7 @@ from tokenizer_text import TEXT
 
 from fangcun.artifacts import read_manifest
 from fangcun.errors import FangcunError
-from fangcun.tokenizer import Tokenizer, import_tokenizer, trim_tokenizer
+from fangcun.tokenizer import Tokenizer, import_tokenizer, train_bpe, trim_tokenizer
 from fangcun.tokenizer.bpe_file import BpeFile
 from fangcun.tokenizer.self_check import EVERYDAY, RARE
 from fangcun.tokenizer.trim import REMOVED, count_usage, write_trimmed
@@ -82,6 +82,18 @@ def test_special_tokens_names_and_the_end_stay(large: Tokenizer) -> None:
     for name in names:
         assert small.encode(f"a{name}b").count(small.backend.token_to_id(name)) == 1
     assert {key: small.config.get(key) for key in large.config} == large.config
+
+
+def test_role_names_of_a_chat_template_keep_their_ids() -> None:
+    words = "system user assistant\n\nuser\nassistant\nsystem\n" * 20
+    plain = train_bpe([words, TEXT], vocab_size=400, max_han_run=4)[0]
+    chatty = Tokenizer(plain.backend, plain.config | {"chat_template": "{{ 'system' }} user assistant"})
+    prompt = f"{chatty.eos_token}user\nassistant\n\n"
+    smallest = trim_tokenizer(plain, ["天"]).tokenizer
+    assert len(smallest.encode(prompt)) > len(plain.encode(prompt))
+    trimmed = trim_tokenizer(chatty, ["天"])
+    assert trimmed.tokenizer.encode(prompt) == trimmed.id_map[chatty.encode(prompt)].tolist()
+    assert trimmed.report["always_kept"] < trimmed.tokenizer.vocab_size
 
 
 def test_the_report_counts_what_was_lost(bpe: Tokenizer) -> None:
