@@ -78,9 +78,9 @@ def _show_warning(
 def _dispatch(tokens: list[str]) -> int:
     verb = tokens[0] if tokens else ""
     if verb == "tokenizer" and tokens[1:2] in (["trim"], ["report"]):
-        from fangcun import cli_tokenizer
+        from fangcun.cli_tokenizer import build_tokenizer_app
 
-        return _run_app(tokens[1:], cli_tokenizer.build_app())
+        return _run_app(tokens[1:], build_tokenizer_app())
     if verb in RECIPE_VERBS and not _HELP & set(tokens):
         return _run_recipe(verb, tokens[1:])
     if verb == "launch" and not _HELP & set(tokens):
@@ -96,6 +96,10 @@ def _run_recipe(verb: str, tokens: list[str]) -> int:
         from fangcun.cli_verbs import adopt
 
         return adopt(tokens)
+    if verb == "corpus" and tokens[:1] in (["show"], ["report"]):
+        from fangcun import cli_corpus
+
+        return getattr(cli_corpus, tokens[0])(tokens[1:])
     if verb == "demo":
         source = "demo"
     elif tokens and not tokens[0].startswith("-"):
@@ -118,12 +122,10 @@ def _run_recipe(verb: str, tokens: list[str]) -> int:
 def _run_app(tokens: list[str], app: App | None = None) -> int:
     from cyclopts import CycloptsError
 
-    if app is None:
-        from fangcun.cli_app import build_app
+    from fangcun.cli_app import build_app
 
-        app = build_app()
     try:
-        result = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        result = (app or build_app())(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise ConfigError(" ".join(str(error).split())) from error
     return result if isinstance(result, int) else 0

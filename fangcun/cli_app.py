@@ -18,7 +18,7 @@ from fangcun.launch.options import SlurmOptions
 _RECIPE_VERBS = {
     "run": "Text to model, the whole way: corpus, tokenizer, tokens, training. Stages that are done are skipped.",
     "corpus": "Read, clean and split the text of a recipe; nothing else.",
-    "tokenizer": "A recipe up to its tokenizer; or trim one that exists to a corpus, or report on several.",
+    "tokenizer": "A recipe up to its tokenizer.",
     "pack": "A recipe up to its token shards; or, with --adopt, take token files of nanoGPT's kind as they are.",
     "pretrain": "A recipe up to its trained model.",
 }
@@ -26,15 +26,19 @@ _SETTINGS = """
 Settings are the recipe's keys: --train.max_steps 20, --optimizer.lr 3e-4, lists as several values, null for none.
 --text PATH… is short for --corpus.paths, --out DIR for --out_dir.
 """
+_SHOW = """
+fangcun corpus show RUN [--dropped RULE] [--count N] prints what cleaning and filters left out, by rule, with samples.
+fangcun corpus report RUN [--json FILE] [--html FILE] tells what a corpus is made of.
+"""
+_FIT = """
+fangcun tokenizer trim SOURCE --text PATH… --size N --out DIR [--model FOLDER] keeps of a borrowed tokenizer what a text needs.
+fangcun tokenizer report A B C [--text PATH…] [--width 512] sets tokenizers side by side. Each has a --help of its own.
+"""
 _ADOPT = """
 fangcun pack --adopt train.bin val.bin --tokenizer.path PATH --out DIR [--tokens.dtype uint16] makes token shards of
 finished files of ids.
 """
-_TOKENIZERS = """
-fangcun tokenizer trim SOURCE --text PATH… --size N --out DIR [--model FOLDER] keeps what a corpus needs.
-fangcun tokenizer report A B … shows tokenizers side by side. Each has its own --help.
-"""
-_MORE = {"pack": _ADOPT, "tokenizer": _TOKENIZERS}
+_MORE = {"pack": _ADOPT, "corpus": _SHOW, "tokenizer": _FIT}
 
 Text = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""A map over worker processes: results in order, little in flight, and no process that outlives its parent."""
+"""A map over worker processes or threads: results in order, little in flight, no process that outlives its parent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
@@ -46,14 +46,8 @@ def ordered_map(
     """
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(prepare, arguments))
-    flying: deque[Future[Result]] = deque()
     try:
-        for item in items:
-            flying.append(pool.submit(function, item))
-            if len(flying) > 2 * workers:
-                yield flying.popleft().result()
-        while flying:
-            yield flying.popleft().result()
+        yield from _in_order(pool, function, items, workers)
     except BrokenProcessPool as error:
         raise FangcunError(
             "A worker process ended unexpectedly (killed, or out of memory). Run again with fewer processes: "
@@ -61,6 +55,29 @@ def ordered_map(
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def threaded_map(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    """`ordered_map` in threads of this process, for functions that work outside of Python's lock."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="encode")
+    try:
+        yield from _in_order(pool, function, items, workers)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], workers: int
+) -> Generator[Result, None, None]:
+    flying: deque[Future[Result]] = deque()
+    for item in items:
+        flying.append(pool.submit(function, item))
+        if len(flying) > 2 * workers:
+            yield flying.popleft().result()
+    while flying:
+        yield flying.popleft().result()
 
 
 def _begin(prepare: Callable[..., None], arguments: tuple[Any, ...]) -> None:

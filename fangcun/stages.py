@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import MANIFEST, Manifest, read_manifest
-from fangcun.config import Recipe
+from fangcun.artifacts import MANIFEST, Manifest, describe_changes, read_manifest
+from fangcun.config import Recipe, Rules
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
 
@@ -71,12 +71,11 @@ class Stages:
         self._tokens(corpus_fingerprint, tokenizer_fingerprint)
 
     def _corpus(self) -> str:
-        from fangcun.corpus import build_corpus, corpus_fingerprint
+        from fangcun.corpus import build_corpus, corpus_fingerprint, corpus_settings
 
         recipe = self.recipe
-        fingerprint, inputs = corpus_fingerprint(
-            recipe.corpus, self._known_inputs(self.corpus, "corpus"), clean=recipe.clean, filter=recipe.filter
-        )
+        rules = Rules(recipe.clean, recipe.filter, recipe.dedup)
+        fingerprint, inputs = corpus_fingerprint(recipe.corpus, self._known_inputs(self.corpus, "corpus"), rules)
 
         def describe(manifest: Manifest) -> str:
             train, val = manifest.counts["train"], manifest.counts["val"]
@@ -86,11 +85,10 @@ class Stages:
             )
 
         def build(line: Callable[[int, int], None]) -> Manifest:
-            return build_corpus(
-                recipe.corpus, self.corpus, clean=recipe.clean, filter=recipe.filter, progress=line, known_inputs=inputs
-            )
+            return build_corpus(recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs)
 
-        self._stage("corpus", self.corpus, fingerprint, build, describe)
+        now = (corpus_settings(recipe.corpus, rules), inputs, {})
+        self._stage("corpus", self.corpus, fingerprint, build, describe, now)
         self._tell_drops()
         return fingerprint
 
@@ -103,9 +101,9 @@ class Stages:
             self.console.say(f"           {line}")
 
     def _tokenizer(self, corpus_fingerprint: str) -> str:
-        from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint
+        from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint, tokenizer_settings
 
-        fingerprint, _ = tokenizer_fingerprint(
+        fingerprint, inputs = tokenizer_fingerprint(
             self.recipe.tokenizer, corpus_fingerprint, self._known_inputs(self.tokenizer, "tokenizer")
         )
 
@@ -118,7 +116,9 @@ class Stages:
                 self.recipe.tokenizer, self.corpus, self.tokenizer, corpus_fingerprint=corpus_fingerprint, progress=line
             )
 
-        self._stage("tokenizer", self.tokenizer, fingerprint, build, describe)
+        parents = {} if self.recipe.tokenizer.path else {"corpus": corpus_fingerprint}
+        now = (tokenizer_settings(self.recipe.tokenizer), inputs, parents)
+        self._stage("tokenizer", self.tokenizer, fingerprint, build, describe, now)
         return fingerprint
 
     def _tokens(self, corpus_fingerprint: str, tokenizer_fp: str) -> str:
@@ -143,12 +143,18 @@ class Stages:
         def build(line: Callable[[int, int], None]) -> Manifest:
             return pack(self.corpus, self.tokenizer, self.tokens, self.recipe.tokens, progress=line)
 
-        self._stage("tokens", self.tokens, fingerprint, build, describe)
+        now = (
+            {"shard_tokens": self.recipe.tokens.shard_tokens},
+            [],
+            {"corpus": corpus_fingerprint, "tokenizer": tokenizer_fp},
+        )
+        self._stage("tokens", self.tokens, fingerprint, build, describe, now)
         return fingerprint
 
     def _stage(
         self, name: str, path: Path, fingerprint: str,
         build: Callable[[Callable[[int, int], None]], Manifest], describe: Callable[[Manifest], str],
+        now: tuple[dict[str, Any], list[dict[str, Any]], dict[str, str]] = ({}, [], {}),
     ) -> None:  # fmt: skip
         if (path / MANIFEST).is_file():
             manifest = read_manifest(path, name)
@@ -161,7 +167,7 @@ class Stages:
                     f"{name} settings changed), and {self.folder} already holds checkpoints trained on it. "
                     "A run is never rebuilt: put the inputs back, or use --out NEW for a new run."
                 )
-            self.console.say(f"{name:<10} inputs or settings changed, made anew")
+            self.console.say(f"{name:<10} made anew: {describe_changes(manifest, *now)}")
         elif self.begun:
             self.console.say(f"{name:<10} is missing, made anew")
         started = time.perf_counter()

@@ -4,6 +4,7 @@ Every stage hands its result on as a folder with a manifest: kind, settings, cou
 Writers are atomic and alone (a lock a run folder); readers refuse what they do not know.
 """
 
+from fangcun.artifacts.changes import describe_changes
 from fangcun.artifacts.checkpoints import checkpoint_name, checkpoint_step, find_weights, list_checkpoints
 from fangcun.artifacts.folder import (
     MANIFEST,
@@ -26,6 +27,7 @@ __all__ = [
     "check_replaceable",
     "checkpoint_name",
     "checkpoint_step",
+    "describe_changes",
     "describe_inputs",
     "file_sha256",
     "find_weights",

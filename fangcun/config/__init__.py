@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fangcun.config.cleaning import CleanConfig, FilterConfig
+    from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig, Rules
     from fangcun.config.dump import dump_recipe
     from fangcun.config.inputs import check_inputs
     from fangcun.config.keys import field_docs
@@ -37,6 +37,7 @@ __all__ = [
     "CheckpointConfig",
     "CleanConfig",
     "CorpusConfig",
+    "DedupConfig",
     "EvalConfig",
     "FilterConfig",
     "GuardConfig",
@@ -46,6 +47,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "Recipe",
+    "Rules",
     "SamplesConfig",
     "TokenizerConfig",
     "TokensConfig",
@@ -65,8 +67,10 @@ __all__ = [
 # Where a public name lives, if not in `schema`. Resolved at first use: `fangcun --help` reads no YAML library.
 _HOMES = {
     "CleanConfig": "cleaning",
+    "DedupConfig": "cleaning",
     "FilterConfig": "cleaning",
     "ImportReport": "report",
+    "Rules": "cleaning",
     "LoadedRecipe": "loader",
     "ModelConfig": "model",
     "check_inputs": "inputs",

@@ -68,6 +68,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
     found = _Findings(recipe, origins)
     for check in (
         _corpus,
+        _dedup,
         _tokenizer_and_tokens,
         _batches,
         _length,
@@ -85,7 +86,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
 def idle_settings(recipe: Recipe) -> list[str]:
     """Settings that differ from their default and that nothing in this recipe reads."""
     found = _Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
-    for check in (_corpus, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer, _trackers):
+    for check in (_corpus, _dedup, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer, _trackers):
         check(found, recipe)
     return found.unused
 
@@ -127,6 +128,15 @@ def _corpus(found: _Findings, recipe: Recipe) -> None:
         found.idle(keys, "corpus.builtin", "it has no effect on the built-in text.")
 
 
+def _dedup(found: _Findings, recipe: Recipe) -> None:
+    if recipe.dedup.near and not recipe.dedup.exact:
+        found.error(
+            ["dedup.near", "dedup.exact"], "near-duplicates include exact ones; write dedup.exact: true as well."
+        )
+    if not recipe.dedup.near:
+        found.idle(["dedup.similarity"], "dedup.near", "it has no effect without dedup.near.")
+
+
 def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:
     if recipe.tokenizer.path is not None:
         keys = [f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")]
@@ -135,7 +145,7 @@ def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:
         keys = [f"tokenizer.{leaf}" for leaf in ("vocab_size", "trainer", "max_han_run", "sample_bytes")]
         found.idle(keys, "tokenizer.kind", "it has no effect with tokenizer.kind 'char'.")
     if recipe.tokens.path is not None:
-        keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "shard_tokens")]
+        keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "encoder", "shard_tokens")]
         found.idle(keys, "tokens.path", "it has no effect where tokens.path names finished token shards.")
 
 

@@ -1,4 +1,4 @@
-"""What becomes of each document between reading and writing: cleaning and filters. `corpus.preset` fills both."""
+"""What becomes of the documents between reading and writing: cleaning, filters, duplicates. `corpus.preset` fills the sections."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ class CleanConfig:
 
     tidy: bool = True
     """Line ends become one kind; control characters, zero-width spaces, ideographic indents and trailing white space go; at most two blank lines in a row."""
+
+    mojibake: bool = False
+    """Repair text that was read in a wrong encoding (UTF-8 as cp1252 or latin-1, GBK as latin-1, UTF-8 as GBK), where that is exactly reversible. What could be repaired is counted either way."""
 
     markup: bool = False
     """HTML's entities become the characters that they name, and its tags go."""
@@ -81,4 +84,27 @@ class FilterConfig:
     """How many of the commonest Chinese characters (的 是 在 了 …) must occur; for documents that are mostly hanzi."""
 
     max_spam: NonNegativeFloat | None = None
-    """Advertising and download phrases per 1,000 characters. Null: not counted."""
+    """Advertising and download phrases per 1,000 characters, where two kinds of them occur or one five times. Null: not counted."""
+
+
+@dataclass
+class DedupConfig:
+    """Documents that say again what another one says. Of those alike the longest is kept."""
+
+    exact: bool = False
+    """Drop copies that differ in punctuation, white space, width, case or traditional and simplified characters alone."""
+
+    near: bool = False
+    """Drop near-duplicates too: MinHash over runs of five characters."""
+
+    similarity: Share = 0.75
+    """Estimated Jaccard similarity from which on two documents are near-duplicates: 1 of 20 characters changed leaves about 0.6 of the runs, 1 of 50 about 0.8."""
+
+
+@dataclass
+class Rules:
+    """The three sections together; as they stand here nothing is left out and little is changed."""
+
+    clean: CleanConfig = field(default_factory=CleanConfig)
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    dedup: DedupConfig = field(default_factory=DedupConfig)

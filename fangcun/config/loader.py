@@ -22,7 +22,7 @@ from fangcun.config.schema import Recipe
 from fangcun.config.yaml_tree import Mapping, Node, Scalar, parse_yaml, read_yaml
 from fangcun.errors import ConfigError, did_you_mean
 
-PRESET_SECTIONS = ("clean", "filter")
+PRESET_SECTIONS = ("clean", "filter", "dedup")
 """What a preset of cleaning may set."""
 
 
@@ -136,7 +136,7 @@ def _preset(nodes: dict[str, tuple[Node, Given]]) -> tuple[dict[str, tuple[Node,
     given, problems = _flatten(tree, shown)
     for key, (_, place) in given.items():
         if key.partition(".")[0] not in PRESET_SECTIONS:
-            problems.append(f"{place}: {key}: a preset has the sections {' and '.join(PRESET_SECTIONS)} only.")
+            problems.append(f"{place}: {key}: a preset has the sections {', '.join(PRESET_SECTIONS)} only.")
     return {key: (node, Given(place, False)) for key, (node, place) in given.items()}, problems
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from fangcun.config.cleaning import CleanConfig, FilterConfig
+from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig
 from fangcun.config.constraints import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -24,13 +24,13 @@ class CorpusConfig:
     """Which text is read, how it is cut into documents, and what is held out."""
 
     paths: list[str] | None = None
-    """Files, folders and globs of .txt .md .jsonl .json .csv .tsv .parquet, plain, .gz or .zst. `--text` is short for it."""
+    """Files, folders and globs of .txt .md .jsonl .json .csv .tsv .parquet .arrow and wiki_00, plain, .gz, .zst, .xz or .bz2 (.parquet and .arrow plain). `--text` is short for it."""
 
     builtin: Literal["sanguo"] | None = None
     """A text that comes with the installation: sanguo is the novel 三国演义. paths and builtin exclude each other."""
 
     preset: str | None = None
-    """Fills the sections clean and filter where the recipe says nothing: none, novel, web, news, dialogue, or a YAML file with these sections. Null: their defaults. Loading a recipe puts the settings in its place."""
+    """Fills the sections clean, filter and dedup where the recipe says nothing: none, novel, web, news, dialogue, or a YAML file with these sections. Null: their defaults. Loading a recipe puts the settings in its place."""
 
     text_key: str | None = None
     """Field (or column) that holds the text. Null: the known schemas are tried."""
@@ -44,8 +44,8 @@ class CorpusConfig:
     chapter_pattern: str | None = None
     """Regular expression that matches the first line of a document, for txt_split: chapter. Null: 第…回/章/卷/节."""
 
-    encoding: Literal["auto", "utf-8", "gb18030"] = "auto"
-    """Encoding of text files. auto tells UTF-8 (with or without BOM) and GB18030 apart."""
+    encoding: Literal["auto", "utf-8", "utf-16", "gb18030", "big5"] = "auto"
+    """Encoding of text files. auto tells UTF-8 and UTF-16 (with or without BOM), GB18030 and Big5 apart; what it decides on too little text is named as uncertain."""
 
     val_split: Literal["auto", "hash", "tail"] = "auto"
     """hash: each document by its content, stable when documents are added. tail: the last share of the stream. auto: hash, tail under 200 documents."""
@@ -97,7 +97,10 @@ class TokensConfig:
     """Type of an id on disk. auto: uint16 for up to 65,536 ids."""
 
     workers: PositiveInt | None = None
-    """Processes that encode. Null: one a core, and one for a small corpus."""
+    """Processes (threads with a fast encoder) that encode. Null: one a core, and one process for a small corpus."""
+
+    encoder: Literal["auto", "tokenizers", "fastokens"] = "auto"
+    """Library that encodes; the ids are the same. auto: the fastest that is installed and passes a comparison of ids."""
 
     shard_tokens: PositiveInt = 268_435_456
     """Tokens in one shard file at most."""
@@ -326,6 +329,9 @@ class Recipe:
 
     filter: FilterConfig = field(default_factory=FilterConfig)
     """Documents left out."""
+
+    dedup: DedupConfig = field(default_factory=DedupConfig)
+    """Copies left out."""
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Characters to ids."""

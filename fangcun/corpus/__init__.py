@@ -4,7 +4,7 @@ Reads the files people have in constant memory, cleans them, holds out a validat
 artefact. What was broken or left out is counted and named.
 """
 
-from fangcun.corpus.build import build_corpus, corpus_fingerprint
+from fangcun.corpus.build import build_corpus, corpus_fingerprint, corpus_settings
 from fangcun.corpus.builtin import builtin_file
 from fangcun.corpus.clean.tidy import normalize
 from fangcun.corpus.documents import Document
@@ -21,6 +21,7 @@ __all__ = [
     "build_corpus",
     "builtin_file",
     "corpus_fingerprint",
+    "corpus_settings",
     "describe_drops",
     "iter_split",
     "list_files",

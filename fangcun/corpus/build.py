@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fangcun.artifacts import Manifest, describe_inputs, fingerprint, write_artifact
-from fangcun.config.cleaning import CleanConfig, FilterConfig
+from fangcun.config.cleaning import Rules
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus.documents import Document
 from fangcun.corpus.drops import Drops
+from fangcun.corpus.duplicates import EXACT, Duplicates
 from fangcun.corpus.files import short_names
 from fangcun.corpus.process import read_documents
 from fangcun.corpus.readers import Progress, input_files
@@ -24,7 +25,7 @@ from fangcun.corpus.split import choose_share, choose_split, split_by_hash, spli
 from fangcun.errors import ConfigError, FangcunError
 
 # Raised whenever the same input would give other documents than before.
-RULES_VERSION = 1
+RULES_VERSION = 2
 _SPOOL_LEVEL = 1
 # Where the text lies, how much damage is allowed and how many processes work do not change what comes out; what a preset
 # says stands in the sections that it fills.
@@ -34,9 +35,7 @@ _WITHOUT_EFFECT = ("paths", "max_broken_share", "workers", "preset")
 def corpus_fingerprint(
     config: CorpusConfig,
     known_inputs: list[dict[str, Any]] | None = None,
-    *,
-    clean: CleanConfig | None = None,
-    filter: FilterConfig | None = None,
+    rules: Rules | None = None,
 ) -> tuple[str, list[dict[str, Any]]]:
     """The fingerprint a corpus built from `config` has, and the description of its input files.
 
@@ -53,15 +52,14 @@ def corpus_fingerprint(
             f"{error.filename} cannot be read: {error.strerror}. Check the file and its rights."
         ) from error
     content = [[names[path], entry["sha256"]] for path, entry in zip(files, inputs, strict=True)]
-    return fingerprint("corpus", RULES_VERSION, _settings(config, clean, filter), content), inputs
+    return fingerprint("corpus", RULES_VERSION, corpus_settings(config, rules), content), inputs
 
 
 def build_corpus(
     config: CorpusConfig,
     out: Path,
+    rules: Rules | None = None,
     *,
-    clean: CleanConfig | None = None,
-    filter: FilterConfig | None = None,
     progress: Progress | None = None,
     known_inputs: list[dict[str, Any]] | None = None,
 ) -> Manifest:
@@ -73,11 +71,15 @@ def build_corpus(
     `progress(done_bytes, total_bytes)` counts bytes of the input files. Raises FangcunError.
     """
     out = Path(out)
-    print_of_all, inputs = corpus_fingerprint(config, known_inputs, clean=clean, filter=filter)
+    print_of_all, inputs = corpus_fingerprint(config, known_inputs, rules)
     report, drops = ReadReport(), Drops()
-    manifest = Manifest("corpus", print_of_all, _settings(config, clean, filter), inputs=inputs)
+    manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)
     with _clear_write_errors(out), write_artifact(out, manifest) as folder:
-        documents = read_documents(config, report, clean=clean, filter=filter, drops=drops, progress=progress)
+        dedup = (rules or Rules()).dedup
+        found = Duplicates(folder / "signatures", dedup.similarity if dedup.near else None) if dedup.exact else None
+        documents = read_documents(config, report, rules, drops=drops, duplicates=found, progress=progress)
+        if found is not None:
+            documents = without_duplicates(documents, found, folder, drops)
         with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
             writers = {"train": train, "val": val}
             for name, document in _split(config, documents, folder, manifest):
@@ -85,7 +87,8 @@ def build_corpus(
             how, share = manifest.settings["val_split_used"], manifest.settings["val_share_used"]
         _check_split(train, val, how, share)
         drops.write_samples(folder)
-        dropped = {"rules": drops.as_dict(), "masked": drops.masked}
+        mojibake = {"repaired": bool(rules and rules.clean.mojibake), "documents": dict(sorted(drops.mojibake.items()))}
+        dropped = {"rules": drops.as_dict(), "masked": drops.masked, "mojibake": mojibake}
         text = json.dumps(report.as_dict() | dropped, ensure_ascii=False, indent=1)
         (folder / "drops.json").write_text(text + "\n", encoding="utf-8", newline="\n")
         manifest.counts = {
@@ -99,20 +102,43 @@ def build_corpus(
     return manifest
 
 
-def _settings(config: CorpusConfig, clean: CleanConfig | None, filter: FilterConfig | None) -> dict[str, Any]:
-    """What decides what comes out. Sections at their defaults are left out: they change nothing."""
+def corpus_settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]:
+    """What decides what comes out. Of the rules what differs from the defaults: these change nothing."""
     if config.preset is not None:
         raise ConfigError(
             f"corpus.preset is '{config.preset}', but nothing has filled in its settings: fangcun.config.load_recipe does. "
-            "Give build_corpus the sections clean and filter themselves."
+            "Give build_corpus the rules themselves."
         )
     settings: dict[str, Any] = {
         name: value for name, value in dataclasses.asdict(config).items() if name not in _WITHOUT_EFFECT
     }
-    for name, section, plain in (("clean", clean, CleanConfig()), ("filter", filter, FilterConfig())):
-        if section is not None and section != plain:
-            settings[name] = dataclasses.asdict(section)
+    plain = Rules()
+    for name, section in vars(rules or plain).items():
+        defaults = vars(getattr(plain, name))
+        if different := {leaf: value for leaf, value in vars(section).items() if value != defaults[leaf]}:
+            settings[name] = different
     return settings
+
+
+def without_duplicates(
+    documents: Iterable[Document], found: Duplicates, folder: Path, drops: Drops
+) -> Iterator[Document]:
+    """`documents` without the copies among them, which are known when all have been seen: until then they wait in `folder`."""
+    with ShardWriter(folder, "all", level=_SPOOL_LEVEL) as spool:
+        for document in documents:
+            spool.write(document)
+    kept, kinds = found.find()
+    found.close()
+    partners = set(kept[kept >= 0].tolist())
+    places = {n: document.source for n, document in enumerate(read_shards(spool.paths)) if n in partners}
+    for number, document in enumerate(read_shards(spool.paths)):
+        if (partner := int(kept[number])) < 0:
+            yield document
+        else:
+            rule = "exact_duplicate" if kinds[number] == EXACT else "near_duplicate"
+            drops.drop(rule, f"of {places[partner]}", document.text, document.source)
+    for path in spool.paths:
+        path.unlink()
 
 
 def _split(

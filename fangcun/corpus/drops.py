@@ -6,6 +6,7 @@ The samples are those with the smallest hashes, so that they do not depend on th
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,8 @@ class Drops:
     def __init__(self) -> None:
         self.rules: dict[str, RuleCount] = {}
         self.masked = 0
+        self.mojibake: Counter[str] = Counter()
+        """How they were misread to the number of documents."""
 
     def drop(self, rule: str, reason: str, text: str, source: str) -> None:
         """A document that a filter dropped."""

@@ -1,7 +1,8 @@
-"""Bytes to text on the stream: UTF-8 (with or without BOM) and GB18030 told apart, bad bytes counted and left out.
+"""Bytes to text on the stream: UTF-8, UTF-16, GB18030 and Big5 told apart, bad bytes counted and left out.
 
-While only ASCII has passed nothing needs deciding, both encodings agree. At the first other byte the following 256 KiB
-are looked at as a whole; a character cut at the border of that window counts for neither side.
+While only ASCII has passed nothing needs deciding, all but UTF-16 agree. At the first other byte the following 256 KiB
+are looked at as a whole; a character cut at the border of that window counts for no side. UTF-16 is told by its byte
+order mark, or by the first 4 KiB where these are plain.
 """
 
 from __future__ import annotations
@@ -10,46 +11,34 @@ import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator
 
+from fangcun.corpus.guess import BAD, CODECS, Guess, guess_encoding, guess_utf16
 from fangcun.errors import FangcunError
 
 PROBE_BYTES = 256 * 1024
-# surrogateescape stands one of these in for each byte that does not decode; NUL never occurs in text.
-_BAD = re.compile("[\udc80-\udcff\x00]+")
-_ASCII = bytes(range(128))
+_HEAD_BYTES = 4096
 _NON_ASCII = re.compile(rb"[\x80-\xff]")
-_HARDLY_BAD = 0.01
-_FEW_BAD = 0.05
-_MOSTLY_BAD = 0.2
+_UTF16 = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+# Four hanzi of UTF-8 on end. In GB18030 and Big5 these twelve bytes would be six hanzi, each of a rare kind.
+_UTF8_RUN = re.compile(rb"(?:[\xe3-\xe9\xef][\x80-\xbf]{2}){4}")
+_BOM_GB18030 = b"\x84\x31\x95\x33"
 
 
-def _bad_share(probe: bytes, encoding: str) -> float:
-    """Bytes that do not decode, over bytes that are not ASCII. A character cut at the end is not counted."""
-    text = codecs.getincrementaldecoder(encoding)("surrogateescape").decode(probe, final=False)
-    bad = sum(len(run.group()) - run.group().count("\0") for run in _BAD.finditer(text))
-    return bad / max(1, len(probe.translate(None, _ASCII)))
+def _stand_in(error: UnicodeError) -> tuple[str, int]:
+    """What surrogateescape is to the other encodings, for UTF-16, whose bad units may hold ASCII bytes."""
+    assert isinstance(error, UnicodeDecodeError)
+    return "\udc80" * (error.end - error.start), error.end
 
 
-def guess_encoding(probe: bytes) -> str:
-    """`utf-8` or `gb18030` for a window of bytes that is not all ASCII.
-
-    GB18030 text read as UTF-8 is bad nearly everywhere; damaged UTF-8 is bad here and there. Where neither fits, the
-    answer is utf-8, so that the bytes are reported as broken rather than turned into random hanzi.
-    """
-    as_utf8 = _bad_share(probe, "utf-8")
-    if as_utf8 <= _HARDLY_BAD:
-        return "utf-8"
-    as_gb18030 = _bad_share(probe, "gb18030")
-    # In a few characters of GB18030 some pairs of bytes are UTF-8 by chance; that nothing is wrong with them decides.
-    if as_gb18030 == 0 or (as_utf8 > _MOSTLY_BAD and as_gb18030 < _FEW_BAD):
-        return "gb18030"
-    return "utf-8"
+codecs.register_error("fangcun.stand_in", _stand_in)
 
 
 class StreamDecoder:
     """Decodes the blocks of one file.
 
-    `encoding` is `auto`, `utf-8` or `gb18030`. `on_bad(line, count)` is told of each run of bytes that is left out:
-    its line from 1, and how many bytes. `name` says what was found (`utf-8`, `utf-8 with BOM`, `gb18030`).
+    `encoding` is `auto`, `utf-8`, `utf-16`, `gb18030` or `big5`. `on_bad(line, count)` is told of each run of bytes that
+    is left out: its line from 1, and how many bytes. `name` says what was found (`utf-8`, `utf-8 with BOM`, `gb18030`,
+    `big5`, `utf-16-le`, `utf-16-be`), with `, uncertain` where it was decided on too little, and `, partly utf-8` where
+    UTF-8 stands in the middle of GB18030 or Big5 (it is read as the wrong hanzi; the file wants repair).
     """
 
     def __init__(self, place: str, encoding: str, on_bad: Callable[[int, int], None]) -> None:
@@ -73,10 +62,10 @@ class StreamDecoder:
     def _push(self, block: bytes, *, final: bool) -> str:
         if self._at_start:
             self._pending += block
-            if len(self._pending) < 4 and not final:
+            if len(self._pending) < (_HEAD_BYTES if self.name in ("auto", "utf-16") else 4) and not final:
                 return ""
             block, self._pending = self._pending, b""
-            block = self._read_mark(block)
+            block = self._read_start(block)
             self._at_start = False
         if self._decoder is None:
             self._pending += block
@@ -92,39 +81,53 @@ class StreamDecoder:
             self._choose(guess_encoding(probe))
             block, self._pending = self._pending, b""
         assert self._decoder is not None
+        if self.name in ("gb18030", "big5") and _UTF8_RUN.search(block):
+            self.name += ", partly utf-8"
         return self._decoder.decode(block, final)
 
-    def _read_mark(self, block: bytes) -> bytes:
-        if block.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise FangcunError(
-                f"{self.place} is UTF-16; expected UTF-8 or GB18030. Convert it: iconv -f UTF-16 -t UTF-8 IN > OUT"
-            )
-        if self.name != "gb18030" and block.startswith(codecs.BOM_UTF8):
-            self._choose("utf-8")
+    def _read_start(self, block: bytes) -> bytes:
+        """Choose by the byte order mark, which is taken off, by the setting, or by what is plainly UTF-16."""
+        setting = self.name
+        if block.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+            raise FangcunError(f"{self.place} is UTF-32. Convert it: iconv -f UTF-32 -t UTF-8 IN > OUT")
+        if utf16 := _UTF16.get(block[:2]):
+            if setting not in ("auto", "utf-16"):
+                raise FangcunError(
+                    f"{self.place} is UTF-16 by its byte order mark, but corpus.encoding is {setting}. Expected auto or utf-16 for this file."
+                )
+            self._choose(Guess(utf16))
+            return block[2:]
+        if setting in ("auto", "utf-8") and block.startswith(codecs.BOM_UTF8):
+            self._choose(Guess("utf-8"))
             self.name = "utf-8 with BOM"
             return block[len(codecs.BOM_UTF8) :]
-        if self.name != "utf-8" and block.startswith(b"\x84\x31\x95\x33"):
-            self._choose("gb18030")
-            return block[4:]
-        if self.name != "auto":
-            self._choose(self.name)
+        if setting in ("auto", "gb18030") and block.startswith(_BOM_GB18030):
+            self._choose(Guess("gb18030"))
+            return block[len(_BOM_GB18030) :]
+        if setting == "utf-16":
+            self._choose(guess_utf16(block[:_HEAD_BYTES]) or Guess("utf-16-le", certain=False))
+        elif setting != "auto":
+            self._choose(Guess(setting))
+        elif found := guess_utf16(block[:_HEAD_BYTES]):
+            self._choose(found)
         return block
 
-    def _choose(self, encoding: str) -> None:
-        self.name = encoding
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+    def _choose(self, guess: Guess) -> None:
+        self.name = guess.name if guess.certain else f"{guess.name}, uncertain"
+        errors = "fangcun.stand_in" if guess.name.startswith("utf-16") else "surrogateescape"
+        self._decoder = codecs.getincrementaldecoder(CODECS[guess.name])(errors)
 
     def _clean(self, text: str) -> str:
         """Take the stand-ins for bad bytes out, count them and keep the line number."""
         if "\0" in text or not _encodable(text):
             last = 0
             line = self._line
-            for run in _BAD.finditer(text):
+            for run in BAD.finditer(text):
                 line += text.count("\n", last, run.start())
                 last = run.start()
                 self._on_bad(line, len(run.group()))
             self._line += text.count("\n")
-            return _BAD.sub("", text)
+            return BAD.sub("", text)
         self._line += text.count("\n")
         return text
 

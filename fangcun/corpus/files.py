@@ -9,26 +9,43 @@ from pathlib import Path
 
 from fangcun.errors import FangcunError
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
-COMPRESSIONS = (".gz", ".zst")
-_NOT_TEXT = re.compile(r"(readme|license|licence)", re.IGNORECASE)
+SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
+COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
+_PACKED_INSIDE = (".parquet", ".arrow")
+# The descriptions of a Hugging Face dataset that lie beside its data, and what `datasets` caches there.
+_NOT_TEXT = re.compile(
+    r"readme|licen[sc]e|dataset_(infos?|dict)\.json$|(cache|tmp|indices)[-_.0-9a-z]*\.arrow$", re.IGNORECASE
+)
+_DATASET_STATE = "state.json"
+# WikiExtractor names its files so, without a suffix, in folders AA, AB …
+_WIKI = re.compile(r"wiki_\d+$")
 _STAGES = {"corpus", "tokenizer", "tokens", "checkpoints"}
+_DIGITS = re.compile(r"(\d+)")
 
 
 def suffixes(path: Path) -> tuple[str, str]:
-    """Format and compression of a file by its name: `("jsonl", "zst")` for x.jsonl.zst, `("txt", "")` for x.txt, `("", "")` when unknown."""
-    parts = [suffix.lower() for suffix in path.suffixes[-2:]]
-    compression = parts.pop() if parts and parts[-1] in COMPRESSIONS else ""
-    if not parts or parts[-1] not in SUFFIXES or (compression and parts[-1] == ".parquet"):
+    """Format and compression of a file by its name: `("jsonl", "zst")` for x.jsonl.zst, `("txt", "")` for x.txt.
+
+    `("wiki", "")` for wiki_00 as WikiExtractor writes it; `("", "")` when unknown.
+    """
+    stem, suffix = os.path.splitext(path.name)  # noqa: PTH122
+    suffix = suffix.lower()
+    compression = suffix[1:] if suffix in COMPRESSIONS else ""
+    if compression:
+        stem, suffix = os.path.splitext(stem)  # noqa: PTH122
+        suffix = suffix.lower()
+    if not suffix and _WIKI.match(stem):
+        return "wiki", compression
+    if suffix not in SUFFIXES or (compression and suffix in _PACKED_INSIDE):
         return "", ""
-    return parts[-1][1:], compression[1:]
+    return suffix[1:], compression
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sort key in which part-2 comes before part-10."""
     return [
         (0, int(piece), "") if piece.isdigit() and piece.isascii() else (1, 0, piece)
-        for piece in re.split(r"(\d+)", path.as_posix())
+        for piece in _DIGITS.split(path.as_posix())
     ]
 
 
@@ -39,8 +56,9 @@ def list_files(paths: list[str]) -> tuple[list[Path], list[Path]]:
     unknown suffixes and run folders are left out. A file named outright is read whatever its name, if its suffix is
     known. Raises FangcunError for a path that is not there, cannot be read, or leaves nothing to read.
     """
-    used: dict[Path, Path] = {}
-    skipped: dict[Path, Path] = {}
+    # By real path, so that a file is read once however it is reached.
+    used: dict[str, Path] = {}
+    skipped: dict[str, Path] = {}
     for given in paths:
         path = Path(given).expanduser()
         try:
@@ -54,9 +72,9 @@ def list_files(paths: list[str]) -> tuple[list[Path], list[Path]]:
         elif is_there:
             if not suffixes(path)[0]:
                 raise FangcunError(
-                    f"{given} has no suffix that is known. Expected one of {' '.join(SUFFIXES)}, plain, .gz or .zst (.parquet plain)."
+                    f"{given} has no suffix that is known. Expected one of {' '.join(SUFFIXES)}, plain or packed as {' '.join(COMPRESSIONS)} (.parquet and .arrow plain)."
                 )
-            used.setdefault(path.resolve(), path)
+            used.setdefault(os.path.realpath(path), path)
         elif glob.has_magic(given):
             # Path.glob takes no absolute patterns before Python 3.13.
             matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
@@ -71,7 +89,7 @@ def list_files(paths: list[str]) -> tuple[list[Path], list[Path]]:
                     if "**" not in given:
                         _walk(match, used, skipped)
                 else:
-                    _sort_in(match, used, skipped)
+                    _sort_in(match, os.path.realpath(match), used, skipped)
         else:
             raise FangcunError(
                 f"{given} does not exist. Expected a text file, a folder or a pattern such as 'books/*.txt'."
@@ -83,14 +101,14 @@ def list_files(paths: list[str]) -> tuple[list[Path], list[Path]]:
         named = ", ".join(str(path) for path in list(skipped.values())[:5])
         left_out = f" Left out: {named}{' …' if len(skipped) > 5 else ''}." if skipped else ""
         raise FangcunError(
-            f"{', '.join(map(str, paths))} holds no text file. Expected {' '.join(SUFFIXES)}, plain, .gz or .zst.{left_out}"
+            f"{', '.join(map(str, paths))} holds no text file. Expected {' '.join(SUFFIXES)}, plain or packed as {' '.join(COMPRESSIONS)}.{left_out}"
         )
-    return list(used.values()), [path for key, path in skipped.items() if key not in used]
+    return list(used.values()), sorted((path for key, path in skipped.items() if key not in used), key=_natural)
 
 
-def _sort_in(path: Path, used: dict[Path, Path], skipped: dict[Path, Path]) -> None:
+def _sort_in(path: Path, real: str, used: dict[str, Path], skipped: dict[str, Path]) -> None:
     left_out = path.name.startswith(".") or _NOT_TEXT.match(path.name) or not suffixes(path)[0]
-    (skipped if left_out else used).setdefault(path.resolve(), path)
+    (skipped if left_out else used).setdefault(real, path)
 
 
 def _is_ours(folder: str, folders: list[str], files: list[str]) -> bool:
@@ -99,33 +117,42 @@ def _is_ours(folder: str, folders: list[str], files: list[str]) -> bool:
     return run or {"manifest.json", "drops.json"} <= set(files) or ".tmp-" in Path(folder).name
 
 
-def _walk(folder: Path, used: dict[Path, Path], skipped: dict[Path, Path]) -> None:
+def _walk(folder: Path, used: dict[str, Path], skipped: dict[str, Path]) -> None:
     def refuse(error: OSError) -> None:
         raise FangcunError(
             f"{error.filename} cannot be read: {error.strerror}. Change its rights, or name the files to read."
         )
 
     visited: set[str] = set()
-    files: list[Path] = []
+    files: list[tuple[Path, str]] = []
     for name, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         real = os.path.realpath(name)
         # A run folder under the text folder would feed a model's own output back to it.
         if real in visited or _is_ours(name, folders, names):
             if real not in visited:
-                skipped.setdefault(Path(real), Path(name))
+                skipped.setdefault(real, Path(name))
             folders.clear()
             continue
         visited.add(real)
         for hidden in [sub for sub in folders if sub.startswith(".")]:
             folders.remove(hidden)
-            skipped.setdefault((Path(name) / hidden).resolve(), Path(name) / hidden)
-        files += [Path(name) / file for file in names]
-    for file in sorted(files, key=_natural):
-        _sort_in(file, used, skipped)
+            skipped.setdefault(os.path.realpath(Path(name) / hidden), Path(name) / hidden)
+        if _DATASET_STATE in names and any(file.endswith(".arrow") for file in names):
+            names.remove(_DATASET_STATE)
+            skipped.setdefault(str(Path(real) / _DATASET_STATE), Path(name) / _DATASET_STATE)
+        for file in names:
+            path = Path(name) / file
+            # Resolving each of very many files is slow, and only links need it.
+            files.append((path, os.path.realpath(path) if path.is_symlink() else f"{real}{os.sep}{file}"))
+    for path, real in sorted(files, key=lambda entry: _natural(entry[0])):
+        _sort_in(path, real, used, skipped)
 
 
 def short_names(files: list[Path]) -> dict[Path, str]:
     """A name for each file that does not depend on where the corpus lies: the path below the deepest common folder."""
-    absolute = [file.absolute() for file in files]
-    common = Path(os.path.commonpath([path.parent for path in absolute])) if absolute else Path()
-    return {file: path.relative_to(common).as_posix() for file, path in zip(files, absolute, strict=True)}
+    absolute = [str(file.absolute()) for file in files]
+    common = os.path.commonpath({os.path.dirname(path) for path in absolute}) if absolute else ""  # noqa: PTH120
+    return {
+        file: path[len(common) :].lstrip(os.sep).replace(os.sep, "/")
+        for file, path in zip(files, absolute, strict=True)
+    }

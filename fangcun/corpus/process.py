@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from fangcun.config.cleaning import CleanConfig, FilterConfig
+from fangcun.config.cleaning import Rules
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus.clean import Cleaner
 from fangcun.corpus.documents import Document, document_id
 from fangcun.corpus.drops import Drops
+from fangcun.corpus.duplicates import Duplicates, Features, features
 from fangcun.corpus.filters import Filter
 from fangcun.corpus.readers import Progress, RawDocument, check_read, input_files, read_raw
 from fangcun.corpus.report import FileReport, ReadReport
@@ -37,38 +38,42 @@ class Outcome:
     id: str = ""
     taken: dict[str, list[str]] = field(default_factory=dict)
     masked: int = 0
+    mojibake: str | None = None
+    features: Features | None = None
+    """What duplicates are found by, where they are looked for."""
 
 
 class Worker:
     """Cleaner and filter of a process."""
 
-    def __init__(self, clean: CleanConfig, filter: FilterConfig) -> None:
-        self.cleaner, self.filter = Cleaner(clean), Filter(filter)
+    def __init__(self, rules: Rules) -> None:
+        self.cleaner, self.filter, self.dedup = Cleaner(rules.clean), Filter(rules.filter), rules.dedup
 
     def one(self, text: str) -> Outcome:
         """One document."""
         cleaned = self.cleaner.clean(text)
         dropped = self.filter.reason(cleaned.text) if cleaned.text else None
         identity = document_id(cleaned.text) if cleaned.text and not dropped else ""
-        return Outcome(cleaned.text, dropped, identity, cleaned.taken, cleaned.masked)
+        compared = features(cleaned.text, self.dedup.near) if identity and self.dedup.exact else None
+        return Outcome(cleaned.text, dropped, identity, cleaned.taken, cleaned.masked, cleaned.mojibake, compared)
 
 
 def read_documents(
     config: CorpusConfig,
     report: ReadReport,
+    rules: Rules | None = None,
     *,
-    clean: CleanConfig | None = None,
-    filter: FilterConfig | None = None,
     drops: Drops | None = None,
+    duplicates: Duplicates | None = None,
     progress: Progress | None = None,
 ) -> Iterator[Document]:
     """Yield the documents of a corpus, cleaned and filtered, in the order of its files; empty ones are left out.
 
-    `report` and `drops` are filled on the way. Memory does not grow with the corpus (a single document is held whole).
+    `report`, `drops` and `duplicates` are filled on the way; copies are not left out here. Memory does not grow with the corpus (a single document is held whole).
     Raises FangcunError: nothing to read, unreadable files, more broken than `max_broken_share`, no document at all or
     none that the filters keep.
     """
-    clean, filter, drops = clean or CleanConfig(), filter or FilterConfig(), drops if drops is not None else Drops()
+    rules, drops = rules or Rules(), drops if drops is not None else Drops()
     raw = _batches(read_raw(config, report, progress=progress))
     waiting: list[list[tuple[str, FileReport]]] = []
 
@@ -78,11 +83,13 @@ def read_documents(
             yield [document.text for document in batch]
 
     kept = 0
-    for outcomes in _work(texts(), config, clean, filter):
+    for outcomes in _work(texts(), config, rules):
         for (place, counts), outcome in zip(waiting.pop(0), outcomes, strict=True):
             for rule, lines in outcome.taken.items():
                 drops.take(rule, lines, place)
             drops.masked += outcome.masked
+            if outcome.mojibake:
+                drops.mojibake[outcome.mojibake] += 1
             if not outcome.text:
                 counts.empty_documents += 1
                 continue
@@ -91,14 +98,16 @@ def read_documents(
                 drops.drop(*outcome.dropped, outcome.text, place)
             else:
                 kept += 1
+                if duplicates is not None and outcome.features is not None:
+                    duplicates.add(outcome.features, outcome.id)
                 yield Document(outcome.text, place, outcome.id)
     check_read(config, report)
     if not kept:
-        rules = ", ".join(
+        which = ", ".join(
             f"{name} {count['documents']:,}" for name, count in drops.as_dict().items() if not count["lines"]
         )
         raise FangcunError(
-            f"The filters dropped all {report.total('documents'):,} documents ({rules}). Loosen filter.*, or choose another corpus.preset."
+            f"The filters dropped all {report.total('documents'):,} documents ({which}). Loosen filter.*, or choose another corpus.preset."
         )
 
 
@@ -115,27 +124,24 @@ def _batches(documents: Iterable[RawDocument]) -> Iterator[list[RawDocument]]:
         yield batch
 
 
-def _work(
-    batches: Iterable[list[str]], config: CorpusConfig, clean: CleanConfig, filter: FilterConfig
-) -> Iterator[list[Outcome]]:
+def _work(batches: Iterable[list[str]], config: CorpusConfig, rules: Rules) -> Iterator[list[Outcome]]:
     workers = config.workers
     if workers is None:
         size_bytes = sum(path.stat().st_size for path in input_files(config)[0])
         workers = available_cores() if size_bytes >= SMALL_CORPUS_BYTES else 1
+    worker = Worker(rules)  # what it cannot do is said here, not in a process
     if workers == 1:
-        worker = Worker(clean, filter)
         return ([worker.one(text) for text in batch] for batch in batches)
-    Worker(clean, filter)  # what it cannot do is said here, not in a process
-    return ordered_map(_work_on, batches, workers, _prepare, (clean, filter))
+    return ordered_map(_work_on, batches, workers, _prepare, (rules,))
 
 
 _worker: Worker | None = None
 """What a worker process works with; set once, by `_prepare`."""
 
 
-def _prepare(clean: CleanConfig, filter: FilterConfig) -> None:
+def _prepare(rules: Rules) -> None:
     global _worker
-    _worker = Worker(clean, filter)
+    _worker = Worker(rules)
 
 
 def _work_on(batch: list[str]) -> list[Outcome]:

@@ -17,7 +17,8 @@ from fangcun.corpus.json_stream import MAX_RECORD_CHARACTERS, parse_json, stream
 from fangcun.corpus.report import FileReport, ReadReport
 from fangcun.corpus.schemas import texts
 from fangcun.corpus.streams import ByteStream
-from fangcun.corpus.tables import read_csv, read_parquet
+from fangcun.corpus.tables import read_arrow, read_csv, read_parquet
+from fangcun.corpus.wiki import START, split_wiki
 from fangcun.errors import ConfigError, FangcunError, did_you_mean
 
 Progress = Callable[[int, int], None]
@@ -119,47 +120,54 @@ class _FileReader:
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """(place, text as it stands in the file)."""
-        kind = suffixes(self.path)[0]
+        kind, blocks = suffixes(self.path)[0], self._decoded()
+        if kind == "wiki":
+            head, blocks = _peek(blocks)
+            kind = "wiki" if head.startswith(START) else "jsonl" if head.startswith(("{", "[")) else "txt"
+        if kind == "wiki":
+            for line, text in split_wiki(blocks, self._broken):
+                yield f"{self.name}:{line}", text
+            return
         if kind in ("txt", "md"):
             whole = self.config.txt_split == "file"
             for line, text in split_text(
-                self._decoded(), self.config.txt_split, self.config.separator, self.config.chapter_pattern
+                blocks, self.config.txt_split, self.config.separator, self.config.chapter_pattern
             ):
                 yield self.name if whole else f"{self.name}:{line}", text
             return
-        for place, record in self._records(kind):
+        for place, record in self._records(kind, blocks):
             for number, text in enumerate(texts(record, self.config.text_key), 1):
                 if isinstance(text, str):
                     yield place if number == 1 else f"{place}.{number}", text
                 else:
                     self._no_text(place, record, str(text))
 
-    def _records(self, kind: str) -> Iterator[tuple[str, Any]]:
-        if kind == "parquet":
+    def _records(self, kind: str, blocks: Iterator[str]) -> Iterator[tuple[str, Any]]:
+        if kind in ("parquet", "arrow"):
             self.counts.bytes = self.path.stat().st_size
-            self.counts.encoding = "parquet"
-            for row, share, record in read_parquet(self.path, self.config.text_key):
+            self.counts.encoding = kind
+            key = self.config.text_key
+            rows = read_parquet(self.path, key) if kind == "parquet" else read_arrow(self.path, key, self._broken)
+            for row, share, record in rows:
                 self._share = share
                 yield f"{self.name}:{row}", record
         elif kind in ("csv", "tsv"):
             delimiter = "," if kind == "csv" else "\t"
             try:
-                for line, record in read_csv(self._decoded(), self.name, delimiter, self.config.text_key, self._broken):
+                for line, record in read_csv(blocks, self.name, delimiter, self.config.text_key, self._broken):
                     yield f"{self.name}:{line}", record
             except FangcunError:
                 # That the bytes are no text says more than that the header is none.
                 self.report.check(self.config.max_broken_share)
                 raise
         else:
-            yield from self._json(kind)
+            yield from self._json(kind, blocks)
 
-    def _json(self, kind: str) -> Iterator[tuple[str, Any]]:
-        blocks = self._decoded()
+    def _json(self, kind: str, blocks: Iterator[str]) -> Iterator[tuple[str, Any]]:
         # JSON lines are read by line, where a broken one costs nothing but itself. What is named .jsonl and is an
         # array is read as an array.
-        head = next((block for block in blocks if block.strip()), "")
-        blocks = itertools.chain([head], blocks)
-        if kind == "jsonl" and not head.lstrip().startswith("["):
+        head, blocks = _peek(blocks)
+        if kind == "jsonl" and not head.startswith("["):
             for number, line in enumerate(split_lines(_bounded(blocks, self.name)), 1):
                 if not line.strip():
                     continue
@@ -206,6 +214,16 @@ class _FileReader:
         raise FangcunError(
             f"{self.name}: the records have no field '{key}' (corpus.text_key). Their fields: {found}.{did_you_mean(key, self._fields)}"
         )
+
+
+def _peek(blocks: Iterator[str]) -> tuple[str, Iterator[str]]:
+    """The first block that is not blank, from its first character on, and all blocks (of blank ones the line ends)."""
+    blank_lines = 0
+    for block in blocks:
+        if block.strip():
+            return block.lstrip(), itertools.chain(itertools.repeat("\n", blank_lines), [block], blocks)
+        blank_lines += block.count("\n")
+    return "", iter(())
 
 
 def _bounded(blocks: Iterable[str], name: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
-"""Records from tables: CSV and TSV with a header, Parquet by column in batches."""
+"""Records from tables: CSV and TSV with a header, Parquet and Arrow by column in batches."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from fangcun.corpus.schemas import KNOWN_FIELDS, has_known_text
 from fangcun.errors import FangcunError, did_you_mean
 
 _PARQUET_ROWS = 512
+_ARROW_FILE = b"ARROW1"
+# A message of the length 0; streams of before Arrow 0.15 do not begin with its first half.
+_ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"
 
 
 def check_columns(place: str, names: list[str], text_key: str | None) -> None:
@@ -93,30 +97,83 @@ def read_parquet(path: Path, text_key: str | None) -> Iterator[tuple[int, float,
 
     Needs pyarrow. A file is held one row group of the needed columns at a time. Raises FangcunError.
     """
-    try:
-        import pyarrow
+    with _arrow_errors(path, "Parquet"):
         import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise FangcunError(
-            f"{path} is Parquet, for which pyarrow is needed. Install it: pip install pyarrow"
-        ) from error
-    try:
+
         with parquet.ParquetFile(path, pre_buffer=False) as file:
-            names = list(file.schema_arrow.names)
-            wanted = (
-                [text_key] if text_key in names else [name for name in names if name.strip().lower() in KNOWN_FIELDS]
-            )
-            if text_key is not None or not wanted:
-                check_columns(str(path), names, text_key)
+            wanted = _wanted(path, list(file.schema_arrow.names), text_key)
             rows = max(1, file.metadata.num_rows)
             number = 0
             for batch in file.iter_batches(batch_size=_PARQUET_ROWS, columns=wanted, use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, number / rows, row
+
+
+def read_arrow(
+    path: Path, text_key: str | None, on_broken: Callable[[int, str, str, int], None]
+) -> Iterator[tuple[int, float, dict[str, Any]]]:
+    """As `read_parquet`, for the Arrow files of a Hugging Face dataset (`save_to_disk`): IPC streams, or IPC files.
+
+    Needs pyarrow. A file is held one record batch at a time. Raises FangcunError. A stream without its end mark, which
+    may have been cut between two batches, is reported.
+    """
+    with _arrow_errors(path, "Arrow"):
+        import pyarrow
+
+        size_bytes = max(1, path.stat().st_size)
+        number = 0
+        with pyarrow.OSFile(str(path)) as file:
+            for batch in _arrow_batches(path, file, text_key):
+                share = min(1.0, file.tell() / size_bytes)
+                # A batch may be large; its rows become Python objects a few at a time.
+                for start in range(0, batch.num_rows, _PARQUET_ROWS):
+                    for row in batch.slice(start, _PARQUET_ROWS).to_pylist():
+                        number += 1
+                        yield number, share, row
+            file.seek(0)
+            if file.read(4) == _ARROW_END[:4]:
+                file.seek(size_bytes - len(_ARROW_END))
+                if file.read(len(_ARROW_END)) != _ARROW_END:
+                    on_broken(number, "the stream has no end mark: the file may be cut short", "", 0)
+
+
+def _arrow_batches(path: Path, file: Any, text_key: str | None) -> Iterator[Any]:
+    from pyarrow import ipc
+
+    whole = file.read(len(_ARROW_FILE)) == _ARROW_FILE
+    file.seek(0)
+    # Opened twice: the names are known after the first, and only the columns that are wanted are unpacked.
+    names = list((ipc.open_file if whole else ipc.open_stream)(file).schema.names)
+    wanted = _wanted(path, names, text_key)
+    options = ipc.IpcReadOptions(included_fields=[names.index(name) for name in wanted], use_threads=False)
+    file.seek(0)
+    if whole:
+        reader = ipc.open_file(file, options=options)
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
+    else:
+        yield from ipc.open_stream(file, options=options)
+
+
+def _wanted(path: Path, names: list[str], text_key: str | None) -> list[str]:
+    """The columns to read. Raises FangcunError when none holds text."""
+    wanted = [text_key] if text_key in names else [name for name in names if name.strip().lower() in KNOWN_FIELDS]
+    if text_key is not None or not wanted:
+        check_columns(str(path), names, text_key)
+    return wanted
+
+
+@contextlib.contextmanager
+def _arrow_errors(path: Path, kind: str) -> Generator[None, None, None]:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise FangcunError(f"{path} is {kind}, for which pyarrow is needed. Install it: pip install pyarrow") from error
+    try:
+        yield
     except PermissionError as error:
         raise FangcunError(f"{path} cannot be read: {error.strerror}. Check its rights.") from error
     except (pyarrow.ArrowException, OSError) as error:
         raise FangcunError(
-            f"{path} is no Parquet file that can be read ({str(error).splitlines()[0]}). Fetch it again."
+            f"{path} is no {kind} file that can be read ({str(error).splitlines()[0]}). Fetch it again."
         ) from error

@@ -13,8 +13,8 @@ from fangcun.model.io import load_model, load_weights, model_of, read_config, re
 from fangcun.model.loss import cross_entropy_sum, head_loss_sum
 from fangcun.model.probe import attention_logit_max
 from fangcun.model.recompute import recompute_blocks
-from fangcun.model.slice_vocabulary import slice_vocabulary
 from fangcun.model.transformer import Transformer
+from fangcun.model.vocabulary import slice_model_folder, slice_vocabulary
 
 __all__ = [
     "Documents",
@@ -36,6 +36,7 @@ __all__ = [
     "read_tensors",
     "recompute_blocks",
     "save_model",
+    "slice_model_folder",
     "slice_vocabulary",
     "to_hf_config",
     "unseen_gpu",

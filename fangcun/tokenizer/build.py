@@ -24,7 +24,7 @@ RULES_VERSION = 1
 _CHECK_BYTES = 200_000
 
 
-def _settings(config: TokenizerConfig) -> dict[str, Any]:
+def tokenizer_settings(config: TokenizerConfig) -> dict[str, Any]:
     """The settings that decide what comes out."""
     if config.path is not None:
         return {"path": config.path}
@@ -49,7 +49,7 @@ def tokenizer_fingerprint(
     `config.path` is no tokenizer.
     """
     if config.path is None:
-        return fingerprint("tokenizer", RULES_VERSION, _settings(config), corpus_fingerprint), []
+        return fingerprint("tokenizer", RULES_VERSION, tokenizer_settings(config), corpus_fingerprint), []
     inputs = describe_inputs([file.absolute() for file in source_files(config.path)], known_inputs)
     content = [[Path(entry["path"]).name, entry["sha256"]] for entry in inputs]
     return fingerprint("tokenizer", RULES_VERSION, "import", content), inputs
@@ -77,7 +77,7 @@ def build_tokenizer(
     if corpus is not None and corpus_fingerprint is None:
         corpus_fingerprint = read_manifest(corpus, "corpus").fingerprint
     print_of_all, inputs = tokenizer_fingerprint(config, corpus_fingerprint or "", known_inputs)
-    manifest = Manifest("tokenizer", print_of_all, _settings(config), inputs=inputs)
+    manifest = Manifest("tokenizer", print_of_all, tokenizer_settings(config), inputs=inputs)
     report: dict[str, Any] = {}
     if config.path is not None:
         imported = import_tokenizer(config.path, check_texts=_sample(corpus, _CHECK_BYTES))

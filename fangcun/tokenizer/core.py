@@ -109,9 +109,14 @@ class Tokenizer:
         return template if isinstance(template, str) else None
 
     @cached_property
+    def content(self) -> str:
+        """The tokenizer.json as text."""
+        return self.backend.to_str()
+
+    @cached_property
     def fingerprint(self) -> str:
         """sha256 over the canonical tokenizer.json and the ids that end and pad."""
-        content = json.loads(self.backend.to_str())
+        content = json.loads(self.content)
         text = json.dumps(
             [content, self.eos_id, self.pad_id], sort_keys=True, ensure_ascii=False, separators=(",", ":")
         )
@@ -120,7 +125,7 @@ class Tokenizer:
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
         """A second backend that reads special tokens' strings as text; the switch is a state of the backend."""
-        plain = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        plain = tokenizers.Tokenizer.from_str(self.content)
         plain.encode_special_tokens = True
         return plain
 

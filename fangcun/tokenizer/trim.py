@@ -1,13 +1,15 @@
-"""Make a large BPE tokenizer fit a corpus: keep the tokens that the corpus uses most, and all that spells every text.
+"""A borrowed BPE tokenizer with only the tokens that a text needs, and the map from its old ids to the new ones.
 
-Ids are numbered anew from 0 in their old order. When every token that the corpus uses is kept, the corpus encodes to
-exactly the old ids, mapped: its merges are all there, in their order, and nothing new competes with them.
+Tokens are taken out from the leaves: always the one whose loss lengthens the text least, and never one that a token still
+there is made of. Bytes and special tokens stay, so that every text can still be written and reads back the same.
 """
 
 from __future__ import annotations
 
+import heapq
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,205 +17,190 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from fangcun.artifacts import Manifest, fingerprint, write_artifact
-from fangcun.errors import FangcunError
-from fangcun.tokenizer.bpe_file import BpeFile, Derivations
+from fangcun.errors import ConfigError, FangcunError
 from fangcun.tokenizer.core import Tokenizer
+from fangcun.tokenizer.merge_tree import MergeTree, find_alphabet
 
-ID_MAP = "id_map.npy"
-REMOVED = -1
-
+MAP_FILE = "id_map.npy"
+_BATCH_CHARACTERS = 1 << 20
 _ROLES = ("system", "user", "assistant", "tool")
-_BATCH_CHARACTERS = 1 << 19
-_COMPARED_CHARACTERS = 400_000
+_WITH_IDS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing", "Sequence")
 
 
 @dataclass(frozen=True)
-class TrimmedTokenizer:
+class Trimmed:
     """A smaller tokenizer and where its ids come from."""
 
     tokenizer: Tokenizer
+    kept_ids: np.ndarray
+    """Old ids in the order of the new ones, int64: new id i was `kept_ids[i]`. They ascend, so the order of ids stays."""
     id_map: np.ndarray
-    """int32, one entry for each old id: the new id, or -1 where the token was removed."""
-    report: dict[str, Any]
+    """New id of each old id, -1 where it is gone, int32; length: the old tokenizer's vocab_size."""
+    needed_tokens: int
+    """Size at which the text that was counted encodes to the same tokens as before."""
 
     @property
-    def kept(self) -> np.ndarray:
-        """The old id of each new id, ascending."""
-        return np.flatnonzero(self.id_map != REMOVED)
+    def exact(self) -> bool:
+        """Whether everything that the counted text uses was kept: it encodes to the mapped ids of its old ones."""
+        return len(self.kept_ids) >= self.needed_tokens
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files, id_map.npy and report.json into `folder`."""
+        """Write the tokenizer's files and the map as `id_map.npy`. Raises FangcunError."""
         self.tokenizer.save(folder)
-        np.save(Path(folder) / ID_MAP, self.id_map)
-        text = json.dumps(self.report, ensure_ascii=False, indent=1)
-        (Path(folder) / "report.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+        np.save(folder / MAP_FILE, self.id_map)
 
 
-def count_usage(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
-    """How often each id occurs in `texts`, each encoded whole as a document is; int64 of length `vocab_size`."""
+def count_tokens(tokenizer: Tokenizer, texts: Iterable[str]) -> np.ndarray:
+    """How often each id occurs in `texts`, int64 of length vocab_size. Special tokens' strings are plain text."""
     counts = np.zeros(tokenizer.vocab_size, dtype=np.int64)
-    for batch in _batches(texts):
-        for ids in tokenizer.encode_documents(batch):
-            counts += np.bincount(np.asarray(ids, dtype=np.int64), minlength=len(counts))
+    batch: list[str] = []
+    waiting = 0
+    for text in texts:
+        batch.append(text)
+        waiting += len(text)
+        if waiting >= _BATCH_CHARACTERS:
+            _count(tokenizer, batch, counts)
+            batch, waiting = [], 0
+    _count(tokenizer, batch, counts)
     return counts
+
+
+def _count(tokenizer: Tokenizer, batch: list[str], counts: np.ndarray) -> None:
+    for ids in tokenizer.encode_documents(batch):
+        counts += np.bincount(np.array(ids, dtype=np.int64), minlength=len(counts))
 
 
 def trim_tokenizer(
     tokenizer: Tokenizer,
-    texts: Iterable[str],
-    size: int | None = None,
+    counts: Sequence[int] | np.ndarray,
+    size_tokens: int | None = None,
     *,
     where: str = "the tokenizer",
-) -> TrimmedTokenizer:
-    """Keep `size` tokens of a BPE tokenizer, those that `texts` use most.
+) -> Trimmed:
+    """A tokenizer of `size_tokens` ids (null: as many as the counted text needs), by how often each old id occurs.
 
-    Args:
-        tokenizer: byte-level BPE (GPT-2, Qwen, Llama 3), or sentencepiece BPE with byte fallback (Llama, ChatGLM).
-        texts: documents of the corpus, read once.
-        size: ids of the result. All bytes and all added tokens stay, and the role names that a chat template puts
-            into every prompt. Then tokens are kept by how often the corpus uses them, each with the tokens that its
-            merges pass through; one that does not fit any more is passed over.
-            Where the corpus needs fewer, unused tokens with the lowest ids fill up: the tokenizer's own order of
-            frequency. None: all that the corpus uses, and no more.
-        where: names the tokenizer in errors.
-
-    Raises:
-        FangcunError: another kind of tokenizer, a size below what must stay or above what there is, no text.
+    Leaves of the tree of merges go first, those with the least occurrences, and of equals the highest id; each gives
+    its occurrences to its parts (leaf-based pruning, Purason et al. 2025, "Teaching Old Tokenizers New Words"). New ids
+    run from 0 without a gap in the order of the old ones. Every text decodes to the same string as with the old
+    tokenizer. Role names in the chat template keep their tokens: a model knows its prompts by them. Raises ConfigError
+    for a size that cannot be, FangcunError for a tokenizer that cannot be trimmed.
     """
-    file = BpeFile.of(tokenizer, where)
-    derivations = file.derivations()
-    always = file.base.union(*(derivations.through(index) for index in _template_ids(tokenizer)))
-    most = len(file.vocabulary.keys() | file.added.keys())
-    if size is not None and not len(always) <= size <= most:
+    state: dict[str, Any] = json.loads(tokenizer.backend.to_str())
+    alphabet = find_alphabet(state, where)
+    vocabulary = tokenizer.backend.get_vocab(with_added_tokens=True)
+    staying = alphabet | {token["content"] for token in state["added_tokens"]}
+    staying |= {name for name in (tokenizer.config.get(f"{key}_token") for key in ("bos", "eos", "pad", "unk")) if name}
+    tree = MergeTree(state["model"], frozenset(staying))
+    parts = {token: tree.parts(token) for token in vocabulary}
+    uses = {token: int(counts[index]) for token, index in vocabulary.items()}
+    staying |= _closure(_role_tokens(tokenizer), parts)
+    needed = _closure((token for token, count in uses.items() if count), parts) | (staying & vocabulary.keys())
+    size = len(needed) if size_tokens is None else size_tokens
+    least = len(staying & vocabulary.keys())
+    if not least <= size <= len(vocabulary):
+        raise ConfigError(
+            f"--size is {size:,}, expected {least:,} (bytes, special tokens and the chat template's role names, which stay) to {len(vocabulary):,} (all of {where}). The text needs {len(needed):,}."
+        )
+    kept = _prune(vocabulary, parts, uses, staying, size)
+    kept_ids = np.array(sorted(vocabulary[token] for token in kept), dtype=np.int64)
+    id_map = np.full(tokenizer.vocab_size, -1, dtype=np.int32)
+    id_map[kept_ids] = np.arange(len(kept_ids), dtype=np.int32)
+    new_ids = {token: int(id_map[vocabulary[token]]) for token in kept}
+    return Trimmed(_rebuild(tokenizer, state, new_ids, where), kept_ids, id_map, len(needed))
+
+
+def _role_tokens(tokenizer: Tokenizer) -> set[str]:
+    """The tokens of the role names in the chat template, and of the line ends beside them; none without a template."""
+    roles = [role for role in _ROLES if role in (tokenizer.chat_template or "")]
+    words = [*roles, "\n", "\n\n"] if roles else []
+    ids = {index for word in words for index in tokenizer.encode(word)}
+    return {tokenizer.backend.id_to_token(index) or "" for index in ids}
+
+
+def _closure(tokens: Iterable[str], parts: dict[str, tuple[str, ...]]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(tokens)
+    while waiting:
+        token = waiting.pop()
+        if token not in found:
+            found.add(token)
+            waiting += parts[token]
+    return found
+
+
+def _prune(
+    vocabulary: dict[str, int], parts: dict[str, tuple[str, ...]], uses: dict[str, int], staying: set[str] | frozenset[str], size: int
+) -> set[str]:  # fmt: skip
+    """The `size` tokens that are left."""
+    uses = dict(uses)
+    kept = set(vocabulary)
+    needed_by = Counter(part for token in kept for part in set(parts[token]))
+
+    def entry(token: str) -> tuple[int, int, str]:
+        # What the text grows by: at least 1 a use, for a one-byte character that becomes a byte is a change too.
+        return uses[token] * max(1, len(parts[token]) - 1), -vocabulary[token], token
+
+    leaves = [entry(token) for token in kept if not needed_by[token] and token not in staying]
+    heapq.heapify(leaves)
+    while len(kept) > size:
+        token = heapq.heappop(leaves)[2]
+        kept.remove(token)
+        for part in parts[token]:
+            uses[part] += uses[token]
+        for part in set(parts[token]):
+            needed_by[part] -= 1
+            if not needed_by[part] and part not in staying:
+                heapq.heappush(leaves, entry(part))
+    return kept
+
+
+def _rebuild(tokenizer: Tokenizer, state: dict[str, Any], new_ids: dict[str, int], where: str) -> Tokenizer:
+    """The tokenizer of `state` with the tokens of `new_ids` alone; merges keep their order."""
+    model = state["model"]
+    vocabulary = {token: new_ids[token] for token in model["vocab"] if token in new_ids}
+    model["vocab"] = dict(sorted(vocabulary.items(), key=lambda item: item[1]))
+    model["merges"] = [
+        pair for pair in model["merges"] if all(t in vocabulary for t in (*pair, "".join(pair)))
+    ]  # fmt: skip
+    for token in state["added_tokens"]:
+        token["id"] = new_ids[token["content"]]
+    state["added_tokens"].sort(key=lambda token: token["id"])
+    if (state["post_processor"] or {}).get("type") in _WITH_IDS:
+        state["post_processor"] = None  # holds old ids; Fangcun adds nothing in front of or behind a text
+    backend = tokenizers.Tokenizer.from_str(json.dumps(state))
+    wrong = [token for token, index in new_ids.items() if backend.token_to_id(token) != index]
+    if wrong or backend.get_vocab_size(with_added_tokens=True) != len(new_ids):
         raise FangcunError(
-            f"size is {size:,}, expected {len(always):,} (what every text and prompt of {where} needs) to {most:,} (all that it has)."
+            f"{where}: its ids cannot be made dense, for the added token {(wrong or ['?'])[0]!r} stands between the others. Take it as it is: --tokenizer.path."
         )
-    first: list[str] = []
-    counts = count_usage(tokenizer, _remembering(texts, first))
-    if not counts.any():
-        raise FangcunError(f"There is no text to trim {where} to. Name the corpus with --text PATH.")
-    kept, filled = _choose(file, derivations, set(always), counts, size)
-    content = file.keep_only(kept)
-    trimmed = _built(content, tokenizer, where)
-    old = np.asarray(sorted(kept))
-    id_map = np.full(file.n_ids, REMOVED, dtype=np.int32)
-    id_map[old] = np.arange(len(old))
-    used = counts > 0
-    lost = used & (id_map == REMOVED)
-    report = {
-        "trimmed_from": where,
-        "old_vocab_size": tokenizer.vocab_size,
-        "vocab_size": trimmed.vocab_size,
-        "always_kept": len(always),
-        "filled_up": filled,
-        "used_tokens": int(used.sum()),
-        "used_tokens_removed": int(lost.sum()),
-        "usage_kept_share": round(1 - int(counts[lost].sum()) / int(counts.sum()), 6),
-        "sample": compare_pieces(tokenizer, trimmed, first),
-    }
-    return TrimmedTokenizer(trimmed, id_map, report)
+    return Tokenizer(backend, tokenizer.config, where=where)
 
 
-def compare_pieces(old: Tokenizer, new: Tokenizer, texts: Sequence[str]) -> dict[str, Any]:
-    """Tokens of both on `texts`, the share of the old pieces that the new tokenizer cuts the same, and the way back."""
-    old_bytes, new_bytes = (np.asarray(each.token_bytes(), dtype=np.int64) for each in (old, new))
-    old_tokens = new_tokens = same = 0
-    comes_back = True
-    for before, after in zip(old.encode_documents(texts), new.encode_documents(texts), strict=True):
-        spans = [_spans(sizes[ids]) for sizes, ids in ((old_bytes, before), (new_bytes, after))]
-        old_tokens, new_tokens, same = (
-            old_tokens + len(before),
-            new_tokens + len(after),
-            same + len(spans[0] & spans[1]),
-        )
-        comes_back = comes_back and old.decode(before) == new.decode(after)
+def compare_tokens(old: Tokenizer, new: Tokenizer, texts: Iterable[str]) -> dict[str, Any]:
+    """Both tokenizers on `texts`: tokens before and after, and the share of old tokens that stand where they stood.
+
+    `same_pieces_share` counts the old tokens whose span of bytes is one token now too; `same_text` says whether every
+    text decodes to what it did.
+    """
+    old_bytes, new_bytes = np.array(old.token_bytes()), np.array(new.token_bytes())
+    before = after = same = size_bytes = 0
+    same_text = True
+    for text in texts:
+        (old_ids,), (new_ids,) = old.encode_documents([text]), new.encode_documents([text])
+        before, after, size_bytes = before + len(old_ids), after + len(new_ids), size_bytes + len(text.encode())
+        same += len(np.intersect1d(_spans(old_bytes[old_ids]), _spans(new_bytes[new_ids]), assume_unique=True))
+        same_text = same_text and old.decode(old_ids) == new.decode(new_ids)
     return {
-        "old_tokens": old_tokens,
-        "tokens": new_tokens,
-        "more_tokens": round(new_tokens / old_tokens - 1, 6) if old_tokens else None,
-        "same_pieces_share": round(same / old_tokens, 6) if old_tokens else None,
-        "gives_the_same_text_back": comes_back,
+        "bytes": size_bytes,
+        "tokens_before": before,
+        "tokens_after": after,
+        "more_tokens_share": round(after / before - 1, 6) if before else None,
+        "same_pieces_share": round(same / before, 6) if before else None,
+        "same_text": same_text if before else None,
     }
 
 
-def write_trimmed(trimmed: TrimmedTokenizer, out: Path, source_fingerprint: str) -> None:
-    """Write the result as a tokenizer artefact at `out`. Raises FangcunError where something else is there."""
-    tokenizer = trimmed.tokenizer
-    manifest = Manifest(
-        "tokenizer",
-        fingerprint("tokenizer", "trim", source_fingerprint, tokenizer.fingerprint),
-        {"eos_id": tokenizer.eos_id, "pad_id": tokenizer.pad_id, "tokenizer_fingerprint": tokenizer.fingerprint},
-        {"vocab_size": tokenizer.vocab_size, "sample": trimmed.report["sample"]},
-    )
-    with write_artifact(Path(out), manifest) as folder:
-        trimmed.save(folder)
-
-
-def _template_ids(tokenizer: Tokenizer) -> set[int]:
-    """Ids of the role names in the chat template and of the line ends beside them: a model knows them by these ids."""
-    template = tokenizer.chat_template or ""
-    roles = [role for role in _ROLES if role in template]
-    return {index for word in [*roles, "\n", "\n\n"] for index in tokenizer.encode(word)} if roles else set()
-
-
-def _choose(
-    file: BpeFile, derivations: Derivations, kept: set[int], counts: np.ndarray, size: int | None
-) -> tuple[set[int], int]:
-    """The old ids to keep, those of `kept` among them, and how many of them only fill up."""
-    for index in sorted(np.flatnonzero(counts).tolist(), key=lambda index: (-counts[index], index)):
-        _take(derivations.through(index), kept, size)
-        if size is not None and len(kept) == size:
-            break
-    needed = len(kept)
-    if size is not None:
-        for index in sorted(file.vocabulary.values()):
-            if len(kept) == size:
-                break
-            _take(derivations.through(index), kept, size)
-    return kept, len(kept) - needed
-
-
-def _take(ids: Iterable[int], kept: set[int], size: int | None) -> None:
-    missing = [index for index in ids if index not in kept]
-    if size is None or len(kept) + len(missing) <= size:
-        kept.update(missing)
-
-
-def _built(content: dict[str, Any], old: Tokenizer, where: str) -> Tokenizer:
-    """The trimmed tokenizer, checked to give every token the id that was meant. Raises FangcunError."""
-    backend = tokenizers.Tokenizer.from_str(json.dumps(content))
-    meant = content["model"]["vocab"] | {token["content"]: token["id"] for token in content["added_tokens"]}
-    if backend.get_vocab(with_added_tokens=True) != meant:
-        raise FangcunError(
-            f"{where} cannot be trimmed: its added tokens stand between its other ids in a way that tokenizer.json cannot express."
-        )
-    return Tokenizer(backend, old.config, where=where)
-
-
-def _spans(sizes: np.ndarray) -> set[tuple[int, int]]:
-    ends = np.cumsum(sizes)
-    return set(zip((ends - sizes).tolist(), ends.tolist(), strict=True))
-
-
-def _remembering(texts: Iterable[str], kept: list[str]) -> Iterator[str]:
-    """Pass `texts` on; keep the beginning of them for a comparison."""
-    room = _COMPARED_CHARACTERS
-    for text in texts:
-        if room > 0:
-            kept.append(text[:room])
-            room -= len(text)
-        yield text
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    characters = 0
-    for text in texts:
-        batch.append(text)
-        characters += len(text)
-        if characters >= _BATCH_CHARACTERS:
-            yield batch
-            batch, characters = [], 0
-    if batch:
-        yield batch
+def _spans(lengths: np.ndarray) -> np.ndarray:
+    """(start, length) of consecutive spans as single numbers."""
+    lengths = lengths.astype(np.int64)
+    return (np.cumsum(lengths) - lengths) * (1 << 20) + lengths

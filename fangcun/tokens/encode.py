@@ -15,6 +15,7 @@ from fangcun.tokens.pieces import Piece
 
 if TYPE_CHECKING:
     from fangcun.tokenizer import Tokenizer
+    from fangcun.tokenizer.bulk import BulkEncoder
 
 
 @dataclass(slots=True)
@@ -36,37 +37,35 @@ class Encoded:
     """Those of them which did not come back."""
 
 
-def encode_batch(tokenizer: Tokenizer, dtype: str, batch: list[Piece]) -> Encoded:
+def encode_batch(tokenizer: Tokenizer, encoder: BulkEncoder, dtype: str, batch: list[Piece]) -> Encoded:
     """Encode a batch. Raises FangcunError for an id that the tokenizer's vocabulary does not have."""
-    lists = tokenizer.encode_documents([piece.text for piece in batch])
-    checks = [(piece.text, ids) for piece, ids in zip(batch, lists, strict=True) if piece.check]
-    lossy = sum(tokenizer.decode(ids) != text for text, ids in checks)
-    parts, end, nothing = [], np.array([tokenizer.eos_id]), np.empty(0, np.int64)
-    for piece, ids in zip(batch, lists, strict=True):
-        parts += [np.array(ids, dtype=np.int64), end if piece.closes else nothing]
-    flat = np.concatenate(parts)
-    if len(flat) and (highest := int(flat.max())) >= tokenizer.vocab_size:
+    flat = encoder.encode([piece.text for piece in batch])
+    ids, behind = flat.ids, np.cumsum(flat.lengths)
+    if len(ids) and (highest := int(ids.max())) >= tokenizer.vocab_size:
         raise FangcunError(
             f"The tokenizer gave id {highest:,}, but its vocabulary has {tokenizer.vocab_size:,} ids: its tokenizer.json "
             "contradicts itself. Make or import it again."
         )
-    n_ends = sum(piece.closes for piece in batch)
-    # Counted without the ends: some tokenizers use one id for both.
-    unk_tokens = 0 if tokenizer.unk_id is None else int((flat == tokenizer.unk_id).sum())
-    if tokenizer.unk_id == tokenizer.eos_id:
-        unk_tokens -= n_ends
+    checked = lossy = 0
+    for place, piece in enumerate(batch):
+        if piece.check:
+            stop = int(behind[place])
+            checked += 1
+            lossy += tokenizer.decode(ids[stop - int(flat.lengths[place]) : stop].tolist()) != piece.text
+    closes = np.fromiter((piece.closes for piece in batch), dtype=bool, count=len(batch))
     return Encoded(
-        ids=flat.astype(disk_dtype(dtype)),
-        lengths=np.array([len(ids) + piece.closes for piece, ids in zip(batch, lists, strict=True)], dtype=np.int64),
-        n_bytes=np.array([len(piece.text.encode()) for piece in batch], dtype=np.int64),
-        closes=np.array([piece.closes for piece in batch], dtype=bool),
-        unk_tokens=unk_tokens,
-        checked=len(checks),
+        ids=np.insert(ids.astype(disk_dtype(dtype), copy=False), behind[closes], tokenizer.eos_id),
+        lengths=flat.lengths + closes,
+        n_bytes=np.fromiter((len(piece.text.encode()) for piece in batch), dtype=np.int64, count=len(batch)),
+        closes=closes,
+        # Counted without the ends: some tokenizers use one id for both.
+        unk_tokens=0 if tokenizer.unk_id is None else int(np.count_nonzero(ids == tokenizer.unk_id)),
+        checked=checked,
         lossy=lossy,
     )
 
 
-_worker: tuple[Tokenizer, str] | None = None
+_worker: tuple[Tokenizer, BulkEncoder, str] | None = None
 """What a worker process works with; set once, by `prepare_worker`."""
 
 
@@ -75,9 +74,11 @@ def prepare_worker(folder: str, dtype: str) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["RAYON_NUM_THREADS"] = "1"
     from fangcun.tokenizer import Tokenizer
+    from fangcun.tokenizer.bulk import library_encoder
 
     global _worker
-    _worker = (Tokenizer.load(Path(folder)), dtype)
+    tokenizer = Tokenizer.load(Path(folder))
+    _worker = (tokenizer, library_encoder(tokenizer), dtype)
 
 
 def work(batch: list[Piece]) -> Encoded:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,27 +17,27 @@ import numpy as np
 from fangcun.artifacts import MANIFEST, Manifest, fingerprint, read_manifest, write_artifact
 from fangcun.config.schema import TokensConfig
 from fangcun.errors import FangcunError
-from fangcun.processes import available_cores, ordered_map
+from fangcun.processes import available_cores, ordered_map, threaded_map
 from fangcun.tokens.encode import Encoded, encode_batch, prepare_worker, work
 from fangcun.tokens.format import KIND, SPLITS, ShardWriter, choose_dtype, explain_write_errors
 from fangcun.tokens.pieces import PIECE_CHARACTERS, Piece, batch_pieces
 
 if TYPE_CHECKING:
     from fangcun.tokenizer import Tokenizer
+    from fangcun.tokenizer.bulk import BulkEncoder
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), here in UTF-8 bytes of text."""
 
 SMALL_CORPUS_BYTES = 32_000_000
-"""Below this the text is encoded in this process (by several threads): starting others takes longer than they save."""
-
+"""Below this `tokenizers` works in this process (in threads of its own): starting others takes longer than they save."""
 
 RULES_VERSION = 1
 """Raised whenever the same text and tokenizer would give other files, so that old shards are not taken for new ones."""
 
 
 def tokens_fingerprint(config: TokensConfig, corpus_fingerprint: str, tokenizer_fingerprint: str) -> str:
-    """Fingerprint of the tokens that `pack` makes. The number of workers does not matter."""
+    """Fingerprint of the tokens that `pack` makes. The number of workers and the encoder do not matter."""
     return fingerprint(
         KIND,
         RULES_VERSION,
@@ -91,6 +92,7 @@ def pack(
     # Imported here: opening and reading tokens, which training does, needs neither.
     from fangcun.corpus import iter_split
     from fangcun.tokenizer import Tokenizer
+    from fangcun.tokenizer.bulk import choose_encoder
 
     source = read_manifest(Path(corpus), "corpus")
     tokenizer = Tokenizer.load(tokenizer_folder)
@@ -109,7 +111,10 @@ def pack(
         parents={"corpus": source.fingerprint, "tokenizer": tokenizer_fp},
     )
     total_bytes = sum(source.counts[split]["bytes"] for split in SPLITS)
-    workers = config.workers or (available_cores() if total_bytes >= SMALL_CORPUS_BYTES else 1)
+    sample = (document.text for split in SPLITS for document in iter_split(Path(corpus), split))
+    encoder = choose_encoder(tokenizer, sample, total_bytes, config.encoder)
+    small = total_bytes < SMALL_CORPUS_BYTES and not encoder.in_threads
+    workers = config.workers or (1 if small else available_cores())
     reading: deque[str] = deque()
     """Splits of the batches that are being encoded."""
 
@@ -132,7 +137,7 @@ def pack(
         }
         # Closed on the way out, so that an error here ends the processes before the folder goes.
         results = stack.enter_context(
-            contextlib.closing(_encode_all(batches(), tokenizer, tokenizer_folder, dtype, workers))
+            contextlib.closing(_encode_all(batches(), tokenizer, encoder, tokenizer_folder, dtype, workers))
         )
         for encoded in results:
             joiners[reading.popleft()].add(encoded)
@@ -145,10 +150,13 @@ def pack(
 
 
 def _encode_all(
-    batches: Iterator[list[Piece]], tokenizer: Tokenizer, folder: Path, dtype: str, workers: int
+    batches: Iterator[list[Piece]], tokenizer: Tokenizer, encoder: BulkEncoder, folder: Path, dtype: str, workers: int
 ) -> Generator[Encoded, None, None]:
+    encode = partial(encode_batch, tokenizer, encoder, dtype)
+    if encoder.in_threads:
+        return threaded_map(encode, batches, workers)
     if workers == 1:
-        return (encode_batch(tokenizer, dtype, batch) for batch in batches)
+        return (encode(batch) for batch in batches)
     return ordered_map(work, batches, workers, prepare_worker, (str(folder), dtype))
 
 

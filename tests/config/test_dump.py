@@ -63,6 +63,9 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     out = {
         "corpus.builtin",
         "corpus.preset",
+        "dedup.exact",
+        "dedup.near",
+        "dedup.similarity",
         "corpus.txt_split",
         "corpus.separator",
         "corpus.chapter_pattern",
@@ -77,7 +80,7 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     if chosen.get("tokenizer.path") is not None or chosen.get("tokenizer.kind") == "char":
         out |= {f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "max_han_run", "sample_bytes")}
     if chosen.get("tokens.path") is not None:
-        out |= {"tokens.dtype", "tokens.workers", "tokens.shard_tokens"}
+        out |= {"tokens.dtype", "tokens.workers", "tokens.encoder", "tokens.shard_tokens"}
     if chosen.get("train.strategy") == "fsdp" and chosen.get("precision") in ("bf16-true", "16-mixed"):
         out |= {"precision"}
     named = chosen.get("trackers", [])

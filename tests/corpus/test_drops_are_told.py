@@ -33,3 +33,14 @@ def test_skipped_files_other_encodings_and_broken_records_are_named(tmp_path: Pa
     assert "notes.doc" in lines
     assert "a.txt (gb18030)" in lines
     assert "b.jsonl:3" in lines
+
+
+def test_an_uncertain_encoding_is_told_by_name_however_many_others_there_are(tmp_path: Path) -> None:
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for name in "abcdef":
+        (folder / f"{name}.txt").write_bytes(("却说曹操引军攻吕布，大家都来看。\n" * 50).encode("gb18030"))
+    (folder / "short.txt").write_bytes("鬯".encode("gb18030"))
+    lines = told(folder)
+    assert "and 4 more" in lines[0] and "short" not in lines[0]
+    assert lines[1].startswith("encoding uncertain or mixed: short.txt (gb18030, uncertain). ")

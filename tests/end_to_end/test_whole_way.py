@@ -71,7 +71,8 @@ def test_changed_text_is_read_again_before_training_began(tmp_path: Path) -> Non
     text.write_text(story(7), encoding="utf-8")
     again = fangcun(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "made anew" in again.stdout
+    assert f"corpus     made anew: {text} has other content" in again.stdout
+    assert "tokens     made anew: the corpus changed; the tokenizer changed" in again.stdout
     assert read_manifest(tmp_path / "run" / "tokens", "tokens").fingerprint != before
 
 

@@ -13,6 +13,7 @@ from fangcun.corpus.clean.markup import strip_markup
 from fangcun.corpus.clean.personal import mask
 from fangcun.corpus.clean.tidy import normalize
 from fangcun.corpus.clean.width import curl_quotes, join_hanzi, narrow_letters
+from fangcun.corpus.mojibake import propose
 from fangcun.errors import FangcunError
 
 _MOST_ROUNDS = 8
@@ -27,6 +28,8 @@ class Cleaned:
     """Rule to the lines it took out."""
     masked: int = 0
     """Personal data replaced."""
+    mojibake: str | None = None
+    """How the text had been misread, where that is exactly reversible."""
 
 
 class Cleaner:
@@ -49,7 +52,11 @@ class Cleaner:
 
     def clean(self, text: str) -> Cleaned:
         """One document."""
-        result = Cleaned(self._base(text))
+        # Before anything else: what tidying takes out may be part of a garbled letter.
+        found = propose(text)
+        if found is not None and self.config.mojibake:
+            text = found[0]
+        result = Cleaned(self._base(text), mojibake=found[1] if found is not None else None)
         # One rule may make work for another: a line that is taken out brings two others together. Nearly always the
         # second round finds nothing.
         for _ in range(_MOST_ROUNDS):
@@ -68,6 +75,8 @@ class Cleaner:
 
     def _round(self, result: Cleaned) -> None:
         config = self.config
+        if config.mojibake and (found := propose(result.text)):
+            result.text, result.mojibake = found
         for step in self.spelling:
             result.text = step(result.text)
         if self.pattern is not None:

@@ -8,6 +8,10 @@ from functools import cached_property
 import numpy as np
 
 _SPACE, _HAN, _LATIN, _OTHER_LETTER, _KANA_HANGUL, _DIGIT, _PUNCTUATION, _SYMBOL = range(8)
+KIND_NAMES = (
+    "white space", "hanzi", "Latin", "other letters", "kana and hangul", "digits", "punctuation", "symbols",
+)  # fmt: skip
+"""What `Page.counts` counts, in its order."""
 _LIMIT = 0x110000
 _LONGEST_WORD = 16
 _BASE, _MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
@@ -139,7 +143,7 @@ class Page:
 
     def duplicate_ngrams(self, log2_n: int) -> float:
         """Share of the characters that are covered by runs of 2 ** log2_n characters which occurred before."""
-        hashes, n = self._hashes(log2_n), 1 << log2_n
+        hashes, n = self.runs(log2_n), 1 << log2_n
         ordered = np.sort(hashes)
         if not (ordered[1:] == ordered[:-1]).any():
             return 0.0
@@ -154,12 +158,12 @@ class Page:
 
     def top_ngram(self, log2_n: int) -> float:
         """Share of the characters that the commonest run of 2 ** log2_n characters takes."""
-        ordered = np.sort(self._hashes(log2_n))
+        ordered = np.sort(self.runs(log2_n))
         ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
         most = int(np.diff(ends, prepend=-1).max(initial=0))
         return most * (1 << log2_n) / self.characters if most > 1 else 0.0
 
-    def _hashes(self, log2_n: int) -> np.ndarray:
+    def runs(self, log2_n: int) -> np.ndarray:
         """A 64-bit polynomial hash of every run of 2 ** log2_n characters, each from two of half the length."""
         while len(self._hashed) <= log2_n:
             half, last = 1 << (len(self._hashed) - 1), self._hashed[-1]

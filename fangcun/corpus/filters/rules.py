@@ -27,6 +27,7 @@ _ZH_LEAST, _FOREIGN_MOST, _EN_LEAST = 0.3, 0.05, 0.9
 _ENDS = tuple(SENTENCE_ENDS)
 _SPAM = WordList(SPAM)
 _FEW_LINES = 5
+_OFTEN = 5
 _FEW_CHARACTERS = 200
 """In shorter texts a name that occurs a few times is a large share."""
 
@@ -96,6 +97,8 @@ def min_stop_characters(page: Page, limit: int) -> str | None:
 
 def max_spam(page: Page, limit: float) -> str | None:
     found = page.occurrences(_SPAM)
+    if len(found) < 2 and sum(found.values()) < _OFTEN:  # an article may name one of them
+        return None
     rate = 1000 * sum(found.values()) / max(1, page.characters)
     if rate <= limit:
         return None
