@@ -72,7 +72,8 @@ def _number(value: float | None) -> str:
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    # 100.0% is said of all alone: 3,753 of 3,755 hanzi are 99.9%.
+    return "–" if value is None else f"{value if value >= 1 else min(value, 0.999):.1%}"
 
 
 def _round_trip(found: dict[str, Any]) -> str:

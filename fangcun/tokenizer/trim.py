@@ -24,6 +24,7 @@ from fangcun.tokenizer.merge_tree import MergeTree, find_alphabet
 
 MAP_FILE = "id_map.npy"
 _BATCH_CHARACTERS = 1 << 20
+_ROLES = ("system", "user", "assistant", "tool")
 _WITH_IDS = ("TemplateProcessing", "BertProcessing", "RobertaProcessing", "Sequence")
 
 
@@ -83,7 +84,8 @@ def trim_tokenizer(
     Leaves of the tree of merges go first, those with the least occurrences, and of equals the highest id; each gives
     its occurrences to its parts (leaf-based pruning, Purason et al. 2025, "Teaching Old Tokenizers New Words"). New ids
     run from 0 without a gap in the order of the old ones. Every text decodes to the same string as with the old
-    tokenizer. `keep_ids` stay whatever the counts, as special tokens and bytes do.
+    tokenizer. `keep_ids` stay whatever the counts, as special tokens and bytes do, and so do the role names in the chat
+    template: a model knows its prompts by them.
 
     Raises ConfigError for a size that cannot be, FangcunError for a tokenizer that cannot be trimmed.
     """
@@ -95,13 +97,13 @@ def trim_tokenizer(
     uses = {token: int(counts[index]) for token, index in vocabulary.items()}
     named = {str(tokenizer.config.get(name)) for name in NAMED_TOKENS} & vocabulary.keys()
     wanted = set(keep_ids)
-    wished = {token for token, index in vocabulary.items() if index in wanted}
+    wished = {token for token, index in vocabulary.items() if index in wanted} | set(_role_tokens(tokenizer))
     staying = _closure((whole & vocabulary.keys()) | named | wished, parts)
     needed = _closure((token for token, count in uses.items() if count), parts) | staying
     size = len(needed) if size_tokens is None else size_tokens
     if not len(staying) <= size <= len(vocabulary):
         raise ConfigError(
-            f"--size is {size:,}, expected {len(staying):,} (bytes, special tokens{' and hanzi' if wanted else ''}, which stay) to {len(vocabulary):,} (all of {where}). The text needs {len(needed):,}."
+            f"--size is {size:,}, expected {len(staying):,} (bytes, special tokens, the chat template's role names{' and hanzi' if wanted else ''}, which stay) to {len(vocabulary):,} (all of {where}). The text needs {len(needed):,}."
         )
     kept = _prune(vocabulary, parts, uses, staying, size)
     kept_ids = np.array(sorted(vocabulary[token] for token in kept), dtype=np.int64)
@@ -109,6 +111,14 @@ def trim_tokenizer(
     id_map[kept_ids] = np.arange(len(kept_ids), dtype=np.int32)
     new_ids = {token: int(id_map[vocabulary[token]]) for token in kept}
     return Trimmed(_rebuild(tokenizer, state, new_ids, where), kept_ids, id_map, len(needed))
+
+
+def _role_tokens(tokenizer: Tokenizer) -> set[str]:
+    """The tokens of the role names in the chat template, and of the line ends beside them; none without a template."""
+    roles = [role for role in _ROLES if role in (tokenizer.chat_template or "")]
+    words = [*roles, "\n", "\n\n"] if roles else []
+    ids = {index for word in words for index in tokenizer.encode(word)}
+    return {tokenizer.backend.id_to_token(index) or "" for index in ids}
 
 
 def _closure(tokens: Iterable[str], parts: dict[str, tuple[str, ...]]) -> set[str]:

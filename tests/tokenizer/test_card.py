@@ -98,3 +98,11 @@ def test_no_two_tokenizers_have_the_same_name(paths: list[Path]) -> None:
     names = short_names(paths)
     assert len(set(names)) == len(paths)
     assert all(str(path).endswith(name) for path, name in zip(paths, names, strict=True))
+
+
+def test_a_hundred_percent_is_said_of_all_alone(char: Tokenizer) -> None:
+    card = {"name": "it", **report_card(char)}
+    card["gb2312"] = {"level_1": round(3753 / 3755, 4), "level_2": 1.0}
+    cells = {row[0]: row[1] for row in rows([card])}
+    assert cells["GB2312 level 1 as one token"] == "99.9%"
+    assert cells["GB2312 level 2 as one token"] == "100.0%"

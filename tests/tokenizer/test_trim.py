@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizer_text import TEXT
 
 from fangcun.errors import ConfigError, FangcunError
-from fangcun.tokenizer import Tokenizer, compare_tokens, count_tokens, import_tokenizer, trim_tokenizer
+from fangcun.tokenizer import Tokenizer, compare_tokens, count_tokens, import_tokenizer, train_bpe, trim_tokenizer
 from fangcun.tokenizer.decoding import SPACE_MARK
 from fangcun.tokenizer.gb2312 import token_of_each
 
@@ -77,6 +77,21 @@ def small_and_smallest(source: Tokenizer) -> list[Tokenizer]:
         least = len(trim_tokenizer(source, np.zeros_like(counts)).kept_ids)
         _TRIMMED[source.fingerprint] = [trim_tokenizer(source, counts, size).tokenizer for size in (least, least + 20)]
     return _TRIMMED[source.fingerprint]
+
+
+def test_role_names_of_a_chat_template_keep_their_tokens_whatever_the_text_is() -> None:
+    words = "system user assistant\n\nuser\nassistant\nsystem\n" * 20
+    plain = train_bpe([words, TEXT], vocab_size=400, max_han_run=4)[0]
+    bare = {key: value for key, value in plain.config.items() if key != "chat_template"}
+    chatty = Tokenizer(plain.backend, bare | {"chat_template": "{{ 'system' }} user assistant"})
+    counts = count_tokens(chatty, ["天"])
+    prompt = "user\nassistant\n\nsystem\n"
+    old = chatty.encode(prompt)
+    without = trim_tokenizer(Tokenizer(plain.backend, bare), counts)
+    assert len(without.tokenizer.encode(prompt)) > len(old)
+    for size in (None, len(trim_tokenizer(chatty, np.zeros_like(counts)).kept_ids)):
+        trimmed = trim_tokenizer(chatty, counts, size)
+        assert trimmed.tokenizer.encode(prompt) == trimmed.id_map[old].tolist()
 
 
 def test_ids_are_dense_and_keep_their_order(source: Tokenizer) -> None:
