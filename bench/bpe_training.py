@@ -119,6 +119,7 @@ def train_one(trainer: str, vocab_size: int, text: str, held_out: str, gb2312: s
         tokenizer.train_from_iterator(blocks(Path(text)), vocab_size - 4, pattern=RUSTBPE_PATTERN)
         seconds, peak = time.perf_counter() - started, peak_memory_mib()
         encode = tokenizer.encode
+        notes = ["Its encoder cuts hanzi as in training: its characters a token are not those of Qwen2's pattern."]
     else:
         ours: Tokenizer
         ours, notes = train_bpe(

@@ -13,14 +13,11 @@ import numpy as np
 
 from fangcun.tokenizer.character_bytes import CharacterBytes, force_whole
 from fangcun.tokenizer.gb2312 import level_1
-from fangcun.tokenizer.merge_engine import MAX_POSITIONS, MergeEngine
+from fangcun.tokenizer.merge_engine import MergeEngine
 from fangcun.tokenizer.piece_counts import PieceCounter, hanzi_of_lanes
-from fangcun.tokenizer.piece_table import LANE_BITS, Counts, Keys, halve, rarest
+from fangcun.tokenizer.piece_table import LANE_BITS
 
 MIN_FREQUENCY = 2
-MAX_MERGED_PIECES = 24_000_000
-"""Distinct pieces of hanzi that merging holds; the rarest longer ones are counted by their halves above it."""
-
 GB2312_FROM_BYTES = 20_000_000
 GB2312_FROM_VOCABULARY = 8_000
 Progress = Callable[[int, int], None]
@@ -81,7 +78,7 @@ def learn_bpe(
     counter.count(texts)
     text_bytes = counter.text_bytes
     notes = _counting_notes(counter)
-    symbols, lengths, weights, characters, character_counts = _flatten(counter, notes)
+    symbols, lengths, weights, characters, character_counts = _flatten(counter)
     vocabulary = _Vocabulary(first_id, byte_order, vocab_size)
     inside = CharacterBytes(dict(zip(characters, character_counts, strict=True)), vocabulary.byte_ids)
     index = {character: i for i, character in enumerate(characters)}
@@ -151,16 +148,13 @@ def _counting_notes(counter: PieceCounter) -> list[str]:
     return notes
 
 
-def _flatten(
-    counter: PieceCounter, notes: list[str]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], list[int]]:
+def _flatten(counter: PieceCounter) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str], list[int]]:
     """All pieces of two characters and more as one array of character numbers, and the count of each character.
 
     Empties the counter on the way.
     """
     keys, counts = counter.han.total()
     counter.han.clear()
-    keys, counts = _fit(keys, counts, notes)
     hanzi = hanzi_of_lanes()
     lane_counts = np.zeros(len(hanzi), np.int64)
     lane_mask = np.uint64((1 << LANE_BITS) - 1)
@@ -214,16 +208,3 @@ def _weighted(values: np.ndarray, weights: np.ndarray, size: int) -> np.ndarray:
     low = np.bincount(values, weights=weights & 0xFFFFFFFF, minlength=size)
     high = np.bincount(values, weights=weights >> 32, minlength=size)
     return low.astype(np.int64) + (high.astype(np.int64) << 32)
-
-
-def _fit(keys: Keys, counts: Counts, notes: list[str]) -> tuple[Keys, Counts]:
-    if len(keys) <= MAX_MERGED_PIECES:
-        return keys, counts
-    threshold, which = rarest(keys, counts, len(keys) - MAX_MERGED_PIECES)
-    notes.append(
-        f"{len(keys):,} distinct pieces of hanzi, more than the {MAX_MERGED_PIECES:,} that merging holds: {int(counts[which].sum()):,} occurrences of pieces that occur at most {threshold:,} times were counted by their halves."
-    )
-    return halve(keys, counts, which)
-
-
-assert MAX_MERGED_PIECES * 4 < MAX_POSITIONS

@@ -30,11 +30,11 @@ def tokenizer_settings(config: TokenizerConfig) -> dict[str, Any]:
         return {"path": config.path}
     if config.kind == "char":
         return {"kind": "char"}
-    return {
+    own = {"gb2312": config.gb2312} if config.trainer == "fangcun" else {}
+    return own | {
         "kind": "bpe",
         "vocab_size": config.vocab_size,
         "trainer": config.trainer,
-        "gb2312": config.gb2312,
         "max_han_run": config.max_han_run,
         "sample_bytes": config.sample_bytes,
     }

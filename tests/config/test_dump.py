@@ -81,6 +81,8 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
         out |= {
             f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "gb2312", "max_han_run", "sample_bytes")
         }
+    if chosen.get("tokenizer.trainer") == "tokenizers" or chosen.get("tokenizer.vocab_size", 8192) < 8000:
+        out |= {"tokenizer.gb2312"}
     if chosen.get("tokens.path") is not None:
         out |= {"tokens.dtype", "tokens.workers", "tokens.encoder", "tokens.shard_tokens"}
     if chosen.get("train.strategy") == "fsdp" and chosen.get("precision") in ("bf16-true", "16-mixed"):

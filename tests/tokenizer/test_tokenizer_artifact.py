@@ -60,8 +60,11 @@ def test_a_trained_tokenizer_is_taken_over_from_its_run_folder(corpus: Path, tmp
 def test_the_fingerprint_follows_what_matters_only(tmp_path: Path, bpe: Tokenizer) -> None:
     base = TokenizerConfig()
     of = {name: tokenizer_fingerprint(dataclasses.replace(base, **{name: value}), "c")[0] for name, value in
-          {"vocab_size": 999, "max_han_run": 2, "sample_bytes": 5, "kind": "char"}.items()}  # fmt: skip
-    assert len({*of.values(), tokenizer_fingerprint(base, "c")[0], tokenizer_fingerprint(base, "d")[0]}) == 6
+          {"vocab_size": 999, "max_han_run": 2, "sample_bytes": 5, "kind": "char", "trainer": "tokenizers",
+           "gb2312": True}.items()}  # fmt: skip
+    assert len({*of.values(), tokenizer_fingerprint(base, "c")[0], tokenizer_fingerprint(base, "d")[0]}) == 8
+    library = dataclasses.replace(base, trainer="tokenizers")
+    assert tokenizer_fingerprint(dataclasses.replace(library, gb2312=False), "c")[0] == of["trainer"]
     characters = dataclasses.replace(base, kind="char")
     assert tokenizer_fingerprint(dataclasses.replace(characters, vocab_size=999), "c")[0] == of["kind"]
     for name in ("one", "two"):
