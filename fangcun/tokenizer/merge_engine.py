@@ -10,6 +10,8 @@ import heapq
 from collections.abc import Callable
 
 import numpy as np
+
+from fangcun.errors import FangcunError
 import numpy.typing as npt
 
 Int32s = npt.NDArray[np.int32]
@@ -43,7 +45,10 @@ class MergeEngine:
         min_frequency: int = 2,
     ) -> None:
         if len(symbols) >= MAX_POSITIONS:
-            raise ValueError(f"{len(symbols):,} characters in pieces; at most {MAX_POSITIONS - 1:,} fit.")
+            raise FangcunError(
+                f"BPE training: the distinct words have {len(symbols):,} characters, at most {MAX_POSITIONS - 1:,} fit. "
+                "Lower --tokenizer.sample_bytes, or leave out text that is none (long runs of encoded data)."
+            )
         self._symbols = symbols
         self._piece = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
         self._weights = weights
