@@ -10,9 +10,9 @@ import heapq
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from fangcun.errors import FangcunError
-import numpy.typing as npt
 
 Int32s = npt.NDArray[np.int32]
 Int64s = npt.NDArray[np.int64]
