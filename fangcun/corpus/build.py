@@ -67,8 +67,8 @@ def build_corpus(
     """Build the corpus artefact at `out` (replacing one that stands there) and return its manifest.
 
     Writes `train-00000.jsonl.zst`, `val-00000.jsonl.zst` (more when large), `drops.json`, and samples of what was left
-    out in `dropped.jsonl.zst`. The same input gives the
-    same bytes. Memory is constant: where the split depends on totals, documents wait in a packed file in the folder.
+    out in `dropped.jsonl.zst`. The same input gives the same bytes. Memory is constant but for some hundred bytes a
+    document where duplicates are looked for: until all are known, documents wait in packed files in the folder.
     `progress(done_bytes, total_bytes)` counts bytes of the input files. Raises FangcunError.
     """
     out = Path(out)

@@ -82,8 +82,8 @@ def read_documents(
 ) -> Iterator[Document]:
     """Yield the documents of a corpus, cleaned and filtered, in the order of its files; empty ones are left out.
 
-    `report`, `drops` and `duplicates` are filled on the way; copies are not left out here. Memory does not grow with the corpus (a single document is held whole).
-    Raises FangcunError: nothing to read, unreadable files, more broken than `max_broken_share`, no document at all or
+    `report`, `drops` and `duplicates` are filled on the way; copies are not left out here. Memory does not grow with the
+    corpus (a single document is held whole). Raises FangcunError: nothing to read, unreadable files, more broken than `max_broken_share`, no document at all or
     none that the filters keep.
     """
     rules, drops = rules or Rules(), drops if drops is not None else Drops()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -18,10 +19,9 @@ _BASE, _MIX = 0x9E3779B97F4A7C15, 0xD6E8FEB86659FD93
 _PUNCTUATION_MARKS = "，。！？；：、“”‘’（）《》〈〉「」『』【】〔〕…—·～,.!?;:'\"()[]-_/&%@+*#"
 
 
-def _classes() -> np.ndarray:
+@cache
+def _table() -> np.ndarray:
     """Class of every code point. Letters of scripts that are not named here count as other letters, the rest as symbols."""
-    import unicodedata
-
     table = np.full(_LIMIT, _SYMBOL, np.uint8)
     for first, last in ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF)):
         table[first : last + 1] = _HAN
@@ -48,9 +48,6 @@ def _classes() -> np.ndarray:
     return table
 
 
-_TABLE: np.ndarray | None = None
-
-
 class WordList:
     """Many short words, looked for together: only where the first and the second character fit is the text read.
 
@@ -66,7 +63,7 @@ class WordList:
                 self._fits[[ord(character), ord(character.upper()[0])]] |= bit
 
     def count(self, text: str) -> Counter[str]:
-        """Occurrences of each word that is there."""
+        """How often each word occurs, case aside; without those that do not."""
         found: Counter[str] = Counter()
         fits = self._fits[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)]
         for start in np.flatnonzero((fits[:-1] & 1) & (fits[1:] >> 1)).tolist():
@@ -174,14 +171,3 @@ class Page:
     @cached_property
     def _hashed(self) -> list[np.ndarray]:
         return [self.codes.astype(np.uint64) * np.uint64(_MIX)]
-
-    def occurrences(self, words: WordList) -> Counter[str]:
-        """How often each of these words occurs, case aside."""
-        return words.count(self.text)
-
-
-def _table() -> np.ndarray:
-    global _TABLE
-    if _TABLE is None:
-        _TABLE = _classes()
-    return _TABLE

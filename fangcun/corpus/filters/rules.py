@@ -96,7 +96,7 @@ def min_stop_characters(page: Page, limit: int) -> str | None:
 
 
 def max_spam(page: Page, limit: float) -> str | None:
-    found = page.occurrences(_SPAM)
+    found = _SPAM.count(page.text)
     if len(found) < 2 and sum(found.values()) < _OFTEN:  # an article may name one of them
         return None
     rate = 1000 * sum(found.values()) / max(1, page.characters)
