@@ -10,9 +10,11 @@ from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fangcun.config import CleanConfig, CorpusConfig, DedupConfig, FilterConfig, Rules, SourceConfig
-from fangcun.corpus import build, build_corpus, finish, process, work
+from fangcun.corpus import build, build_corpus, finish, iter_split, process, work
 from fangcun.corpus.dedup import spool
 from fangcun.corpus.work import Work
 from fangcun.errors import FangcunError
@@ -152,3 +154,23 @@ def test_neither_processes_nor_the_size_of_parts_change_a_byte(tmp_path: Path, m
     config.workers = 2
     build_corpus(config, tmp_path / "two", RULES)
     assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(range(48)), st.integers(1, 5))
+def test_which_documents_stay_depends_on_none_of_files_order_and_number(
+    tmp_path_factory: pytest.TempPathFactory, order: list[int], files: int
+) -> None:
+    found = []
+    for places, number in ((list(range(48)), 1), (order, files)):
+        folder = tmp_path_factory.mktemp("in")
+        chosen = [texts()[place] for place in places]
+        for part in range(number):
+            lines = [orjson.dumps({"text": text}) + b"\n" for text in chosen[part::number]]
+            (folder / f"{part}.jsonl").write_bytes(b"".join(lines))
+        config = CorpusConfig(paths=[str(folder)], val_split="hash", val_share=0.2, workers=1)
+        build_corpus(config, folder / "corpus", RULES)
+        found.append(
+            {split: sorted(d.text for d in iter_split(folder / "corpus", split)) for split in ("train", "val")}
+        )
+    assert found[0] == found[1] and found[0]["train"] and found[0]["val"]
