@@ -150,7 +150,10 @@ class Stages:
             return f"{train['tokens']:,} training and {val['tokens']:,} validation tokens, {manifest.settings['dtype']}{note}"
 
         def build(line: Callable[[int, int], None]) -> Manifest:
-            return pack(self.corpus, self.tokenizer, self.tokens, self.recipe.tokens, progress=line)
+            return pack(
+                self.corpus, self.tokenizer, self.tokens, self.recipe.tokens, progress=line,
+                tell=lambda text: self.console.say(f"tokens     {text}"),
+            )  # fmt: skip
 
         now = (
             {"shard_tokens": self.recipe.tokens.shard_tokens},

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -38,6 +39,7 @@ KIND = "tokens"
 SPLITS = ("train", "val")
 NUMBER = np.dtype("<u8")
 """Type of document ends and byte counts on disk."""
+_COUNTED = ("tokens", "documents", "bytes")
 _DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 DtypeName = Literal["auto", "uint16", "uint32"]
@@ -85,13 +87,17 @@ def explain_write_errors(out: Path) -> Iterator[None]:
 class ShardWriter:
     """Writes the documents of one split into `folder`, in order, with a new shard whenever one is full.
 
-    A context manager. Counts what it wrote in `tokens`, `documents`, `bytes`.
+    A context manager. Counts what it wrote in `tokens`, `documents`, `bytes`. With a `state` that another writer gave, it
+    goes on from there.
     """
 
-    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
+    def __init__(
+        self, folder: Path, split: str, dtype: str, shard_tokens: int, state: dict[str, Any] | None = None
+    ) -> None:
         if shard_tokens < 1:
             raise ConfigError(f"tokens.shard_tokens is {shard_tokens}, expected at least 1.")
         self.tokens = self.documents = self.bytes = 0
+        self._state = state
         self._folder, self._split, self._shard_tokens = Path(folder), split, shard_tokens
         self._dtype = disk_dtype(dtype)
         self._shard = -1
@@ -100,8 +106,38 @@ class ShardWriter:
         self._files: tuple[BinaryIO, ...] = ()
 
     def __enter__(self) -> ShardWriter:
-        self._roll()
+        if self._state is None:
+            self._roll()
+        else:
+            self._go_on(self._state)
         return self
+
+    def state(self) -> dict[str, Any]:
+        """How far the files go, on the disk, and what was counted, as JSON values."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        return {
+            "shard": self._shard,
+            "filled": self._filled,
+            "sizes": [file.tell() for file in self._files],
+            **{name: getattr(self, name) for name in _COUNTED},
+        }
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        for name in _COUNTED:
+            setattr(self, name, state[name])
+        self._shard, self._filled = state["shard"], state["filled"]
+        for path in self._folder.glob(f"{self._split}-*.*"):
+            if int(path.stem.rpartition("-")[2]) > self._shard:
+                path.unlink()
+        self._files = tuple(open(path, "r+b") for path in self._paths())  # noqa: SIM115 (closed by _close)
+        for file, size in zip(self._files, state["sizes"], strict=True):
+            file.truncate(size)
+            file.seek(size)
+
+    def _paths(self) -> list[Path]:
+        return [self._folder / f"{self._split}-{self._shard:05d}.{ending}" for ending in ("bin", "idx", "bytes")]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -117,9 +153,7 @@ class ShardWriter:
         self._close()
         self._shard += 1
         self._filled = 0
-        stem = f"{self._split}-{self._shard:05d}"
-        names = (f"{stem}.{end}" for end in ("bin", "idx", "bytes"))
-        self._files = tuple(open(self._folder / name, "wb") for name in names)  # noqa: SIM115 (closed by _close)
+        self._files = tuple(open(path, "wb") for path in self._paths())  # noqa: SIM115 (closed by _close)
 
     def _write_ids(self, ids: np.ndarray) -> None:
         self._files[0].write(ids.tobytes())
