@@ -50,6 +50,14 @@ Text = Annotated[
     ),
 ]
 Out = Annotated[str | None, Parameter(name="--out", help="Run folder; short for --out_dir. Default: runs/RECIPE.")]
+Yes = Annotated[
+    bool,
+    Parameter(
+        name="--yes",
+        help="Make anew what changed without a question, however long it takes. Above ten minutes it is asked otherwise.",
+        negative=(),
+    ),
+]
 Settings = Annotated[Recipe | None, Parameter(name="*", negative=(), name_transform=str)]
 Job = Annotated[SlurmOptions | None, Parameter(name="*", negative=())]
 
@@ -80,7 +88,9 @@ def build_app() -> App:
 
 
 def _recipe_help(text: str) -> Callable[..., None]:
-    def verb(recipe: str, /, *, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+    def verb(
+        recipe: str, /, *, text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None
+    ) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
     verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
@@ -88,7 +98,7 @@ def _recipe_help(text: str) -> Callable[..., None]:
 
 
 def _demo_help() -> Callable[..., None]:
-    def demo(*, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+    def demo(*, text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
     demo.__doc__ = "The shipped recipe demo on the built-in novel: about five minutes on two CPU cores.\n" + _SETTINGS
@@ -98,7 +108,7 @@ def _demo_help() -> Callable[..., None]:
 def _slurm_help() -> Callable[..., None]:
     def slurm(
         recipe: str, /, *, job: Annotated[Job, Parameter(group=Group("Job", sort_key=0))] = None,
-        text: Text = None, out: Out = None, settings: Settings = None,
+        text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None,
     ) -> None:  # fmt: skip
         raise AssertionError("jobs are launched by fangcun.cli")
 

@@ -19,7 +19,10 @@ _NOT_TEXT = re.compile(
 _DATASET_STATE = "state.json"
 # WikiExtractor names its files so, without a suffix, in folders AA, AB …
 _WIKI = re.compile(r"wiki_\d+$")
-_STAGES = {"corpus", "tokenizer", "tokens", "checkpoints"}
+# What stands in a run folder, what stood there before, and what is being made.
+_STAGES = {"checkpoints"} | {
+    f"{stage}{state}" for stage in ("corpus", "tokenizer", "tokens") for state in ("", ".previous", ".work")
+}
 _DIGITS = re.compile(r"(\d+)")
 
 
