@@ -6,12 +6,14 @@ before this module is imported.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Group, Parameter
 
 from fangcun import __version__, cli_verbs
+from fangcun.config.keys import field_docs
 from fangcun.config.schema import Recipe
 from fangcun.launch.options import SlurmOptions
 
@@ -58,7 +60,24 @@ Yes = Annotated[
         negative=(),
     ),
 ]
-Settings = Annotated[Recipe | None, Parameter(name="*", negative=(), name_transform=str)]
+
+
+def _for_help(cls: type) -> type:
+    """A dataclass whose mappings are single settings: cyclopts would list what is in them."""
+    hints, docs, changed = get_type_hints(cls, include_extras=True), field_docs(cls), {}
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            changed[name] = (_for_help(cast(type, hint)), dataclasses.field(default_factory=cast(type, hint)))
+        elif any(get_origin(part) is dict for part in get_args(hint)):
+            changed[name] = (Annotated[list[str] | None, Parameter(help=docs[name])], None)
+    if not changed:
+        return cls
+    fields = [(name, *value) for name, value in changed.items()]
+    return dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), namespace={"__module__": __name__})
+
+
+_Settings: Any = _for_help(Recipe)
+Settings = Annotated[_Settings | None, Parameter(name="*", negative=(), name_transform=str)]
 Job = Annotated[SlurmOptions | None, Parameter(name="*", negative=())]
 
 

@@ -248,10 +248,16 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     def absolute(path: bool | str | None) -> str | None:
         return os.path.abspath(path) if isinstance(path, str) else None  # noqa: PTH100  (keeps links and globs as they are)
 
-    paths = recipe.corpus.paths
+    def all_absolute(paths: list[str] | None) -> list[str] | None:
+        return paths and [os.path.abspath(path) for path in paths]  # noqa: PTH100
+
+    corpus, sources = recipe.corpus, recipe.corpus.sources
+    if sources is not None:
+        sources = {n: dataclasses.replace(source, paths=all_absolute(source.paths)) for n, source in sources.items()}
     return dataclasses.replace(
         recipe,
-        corpus=dataclasses.replace(recipe.corpus, paths=paths and [os.path.abspath(p) for p in paths]),  # noqa: PTH100
+        corpus=dataclasses.replace(corpus, paths=all_absolute(corpus.paths), sources=sources),
+        dedup=dataclasses.replace(recipe.dedup, references=all_absolute(recipe.dedup.references)),
         tokenizer=dataclasses.replace(recipe.tokenizer, path=absolute(recipe.tokenizer.path)),
         tokens=dataclasses.replace(recipe.tokens, path=absolute(recipe.tokens.path)),
         tracking=dataclasses.replace(recipe.tracking, folder=absolute(recipe.tracking.folder)),

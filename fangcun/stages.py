@@ -38,7 +38,13 @@ STAGES = ("corpus", "tokenizer", "tokens")
 
 def missing_inputs(recipe: Recipe) -> str | None:
     """The first text or tokenizer of the recipe that is not there any more, or None."""
-    named = [*(recipe.corpus.paths or []), *([recipe.tokenizer.path] if recipe.tokenizer.path else [])]
+    sources = (recipe.corpus.sources or {}).values()
+    named = [
+        path
+        for paths in (recipe.corpus.paths, recipe.dedup.references, *(s.paths for s in sources))
+        for path in paths or []
+    ]
+    named += [recipe.tokenizer.path] if recipe.tokenizer.path else []
     return next((path for path in named if not Path(path).exists() and not glob.has_magic(path)), None)
 
 
@@ -169,7 +175,10 @@ class Stages:
             )
 
         def build(line: Progress) -> Manifest:
-            return build_corpus(recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs)
+            return build_corpus(
+                recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs,
+                tell=lambda text: self.console.say(f"corpus     {text}"),
+            )  # fmt: skip
 
         return Stage(
             "corpus", self.corpus, fingerprint, build, describe,

@@ -11,6 +11,7 @@ from fangcun.artifacts.folder import (
     Manifest,
     check_replaceable,
     describe_inputs,
+    discard,
     file_sha256,
     fingerprint,
     keep_replaced,
@@ -18,6 +19,7 @@ from fangcun.artifacts.folder import (
     put_back,
     read_manifest,
     replace_artifact,
+    sync_file,
     write_artifact,
     write_text_atomic,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "checkpoint_step",
     "describe_changes",
     "describe_inputs",
+    "discard",
     "file_sha256",
     "find_weights",
     "fingerprint",
@@ -49,6 +52,7 @@ __all__ = [
     "read_manifest",
     "remove_stale",
     "replace_artifact",
+    "sync_file",
     "write_artifact",
     "write_text_atomic",
 ]
