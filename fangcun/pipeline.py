@@ -30,7 +30,7 @@ from fangcun.config.inputs import Verb
 from fangcun.console import Console
 from fangcun.errors import FangcunError
 from fangcun.launch import looks_like_job
-from fangcun.rebuild import DeclinedError
+from fangcun.rebuild import DeclinedError, describe_kept
 from fangcun.stages import STAGES, Stages
 
 if TYPE_CHECKING:
@@ -306,4 +306,7 @@ def adopt_tokens(
         console.say(
             f"{split:<10} {counts['tokens']:,} tokens in {counts['documents']:,} documents, {manifest.settings['dtype']}"
         )
+    for stage in ("tokenizer", "tokens"):
+        if kept := describe_kept(out / stage, stage):
+            console.say(f"{stage:<10} {kept}")
     console.say(f"Train on them: fangcun run RECIPE --tokens.path {shlex.quote(str(out))}")

@@ -23,7 +23,7 @@ from fangcun.artifacts import (
     previous_of,
     read_manifest,
 )
-from fangcun.console import Console, format_about
+from fangcun.console import Console, format_about, format_size
 from fangcun.errors import FangcunError
 
 ASK_ABOVE_SECONDS = 600
@@ -120,6 +120,16 @@ def agree_to_rebuild(stages: Sequence[Stage], timings: Timings, console: Console
     if not agreed:
         raise DeclinedError(f"Nothing was changed. {ways}", 1)
     return True
+
+
+def describe_kept(path: Path, kind: str) -> str | None:
+    """Where what stood at `path` before is now, and that it is of no more use to the run; None where nothing was kept."""
+    kept = previous_of(path)
+    try:
+        size_bytes = sum(entry["size_bytes"] for entry in read_manifest(kept, kind).files.values())
+    except FangcunError:
+        return None
+    return f"the one before is kept as {kept} ({format_size(size_bytes)}); it may be deleted"
 
 
 def _launched() -> bool:

@@ -28,9 +28,9 @@ from fangcun.artifacts import (
     read_manifest,
 )
 from fangcun.config import Recipe, Rules
-from fangcun.console import Console, format_seconds, format_size
+from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
-from fangcun.rebuild import Stage, agree_to_rebuild
+from fangcun.rebuild import Stage, agree_to_rebuild, describe_kept
 
 STAGES = ("corpus", "tokenizer", "tokens")
 """Their folders in the run folder, in order."""
@@ -116,12 +116,8 @@ class Stages:
         self._tell_kept(stage)
 
     def _tell_kept(self, stage: Stage) -> None:
-        """Where what stood there before is now, and that it is of no more use to this run."""
-        if stage.standing is not None and previous_of(stage.path).is_dir():
-            size = format_size(sum(entry["size_bytes"] for entry in stage.standing.files.values()))
-            self.console.say(
-                f"           the one before is kept as {previous_of(stage.path)} ({size}); it may be deleted"
-            )
+        if stage.standing is not None and (kept := describe_kept(stage.path, stage.name)):
+            self.console.say(f"           {kept}")
 
     def find(self) -> None:
         """On ranks that do not make them: where the first one has put tokenizer and tokens. Raises FangcunError."""

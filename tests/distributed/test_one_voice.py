@@ -34,7 +34,7 @@ def test_a_long_rebuild_that_was_not_agreed_to_ends_all_ranks_at_once_and_change
     timings["tokens"]["seconds"] = 3000
     (out / "timings.json").write_text(json.dumps(timings), encoding="utf-8")
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    words = run_command(text, out, "--corpus.val_share", "0.3")
+    words = run_command(text, out, "--corpus.val_share", "0.3", "--train.max_steps", "1", "--eval.max_iters", "1")
     started = time.monotonic()
     done = torchrun(2, *words)
     assert time.monotonic() - started < 60

@@ -7,11 +7,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from terminal import on_terminal
 from tiny import fangcun, story, tiny_flags, write_story
 
 from fangcun import corpus as corpus_room
@@ -205,6 +205,76 @@ def test_a_stage_that_fails_leaves_what_stood_there(made: tuple[Path, Path], mon
     assert not list(out.glob("*.previous")) and not list(out.glob("*.tmp-*"))
 
 
+def test_a_rebuild_that_was_cut_short_costs_the_rest_and_is_remembered_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, out = tmp_path / "lines.jsonl", tmp_path / "run"
+    lines = [json.dumps({"text": story(seed, 20)}, ensure_ascii=False) for seed in range(60)]
+    text.write_text("\n".join(lines), encoding="utf-8")
+    pack(text, out, verb="corpus")
+    took(out, corpus=1000)
+    with monkeypatch.context() as patched:
+        patched.setattr("fangcun.corpus.work.PART_CHARACTERS", 5000)
+        patched.setattr("fangcun.corpus.process._BATCH_DOCUMENTS", 7)
+        patched.setattr("fangcun.corpus.work.Work.finish", _interrupt)
+        loaded = load_recipe("demo", tiny_flags("--text", str(text), "--out", str(out), *CHANGED))
+        assert run(loaded, verb="corpus", yes=True, console=Console(io.StringIO())) == 130
+    assert (out / "corpus.work").is_dir()
+    timings = json.loads((out / TIMINGS).read_text(encoding="utf-8"))
+    timings["corpus"]["unfinished"]["seconds"] = 600
+    (out / TIMINGS).write_text(json.dumps(timings), encoding="utf-8")
+    lines = pack(text, out, *CHANGED, verb="corpus")  # 400 s are left, of which nobody is asked
+    assert lines[0] == "corpus     made anew: val_share null → 0.3 (about 7 min; took 17 min last time)"
+    assert any("going on from" in line for line in lines)
+    assert 600 < json.loads((out / TIMINGS).read_text(encoding="utf-8"))["corpus"]["seconds"] < 700
+    assert previous_of(out / "corpus").is_dir()
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from fangcun.cli import main
+left, rename = int(sys.argv[1]), Path.rename
+def dying(self, target):
+    global left
+    if "corpus" in self.name:
+        left -= 1
+        if left == 0:
+            os._exit(9)
+    done = rename(self, target)
+    if "corpus" in self.name:
+        left -= 1
+        if left == 0:
+            os._exit(9)
+    return done
+Path.rename = dying
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("step", range(1, 8))
+def test_killed_at_any_rename_the_next_start_has_what_is_wanted_and_the_one_after_it_too(
+    made: tuple[Path, Path], step: int
+) -> None:
+    text, out = made
+    first = fingerprints(out)
+    words = ["pack", "demo", *tiny_flags("--text", str(text), "--out", str(out), *CHANGED)]
+    done = subprocess.run([sys.executable, "-c", DIES, str(step), *words], capture_output=True, timeout=60, check=False)
+    assert done.returncode == (9 if step < 7 else 0), done.stderr
+    if step % 2:
+        pack(text, out)
+        assert fingerprints(out) == first
+    pack(text, out, *CHANGED)
+    second = fingerprints(out)
+    assert second != first and fingerprints(out, previous=True) == first
+    pack(text, out)
+    assert (fingerprints(out), fingerprints(out, previous=True)) == (first, second)
+
+
+def _interrupt(*given: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no pseudo-terminals")
 @pytest.mark.parametrize(
     ("typed", "code"), [(b"y\n", 0), ("是\n".encode(), 0), (b"\n", 1), (b"n\n", 1), (b"\x04", 1), (b"\x03", 130)]
@@ -232,41 +302,6 @@ def test_torchrun_on_a_terminal_does_not_ask(made: tuple[Path, Path]) -> None:
     words = ["corpus", "demo", *tiny_flags("--text", str(text), "--out", str(out), *CHANGED)]
     code, shown = on_terminal(words, b"", TORCHELASTIC_RUN_ID="none")
     assert code == 1 and "there is no terminal to ask at" in shown and "[y/N]" not in shown
-
-
-def on_terminal(words: list[str], typed: bytes, **environment: str) -> tuple[int, str]:
-    """`fangcun WORDS` on a terminal of its own, where `typed` is typed once it asks; exit code and what was shown."""
-    import pty
-
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "fangcun", *words],
-        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, env=os.environ | environment,
-        preexec_fn=_own_terminal,
-    )  # fmt: skip
-    os.close(theirs)
-    shown, answered, give_up = b"", not typed, time.monotonic() + 60
-    while time.monotonic() < give_up:
-        try:
-            more = os.read(ours, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not more:
-            break
-        shown += more
-        if not answered and b"[y/N] " in shown:
-            answered = True
-            os.write(ours, typed)
-    os.close(ours)
-    return process.wait(30), shown.decode(errors="replace").replace("\r\n", "\n")
-
-
-def _own_terminal() -> None:
-    """Make the standard input the controlling terminal, so that Ctrl-C typed there is a signal."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def test_yes_is_a_word_of_the_command_and_not_of_the_recipe(made: tuple[Path, Path]) -> None:
