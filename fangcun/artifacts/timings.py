@@ -18,7 +18,9 @@ from fangcun.artifacts.folder import write_text_atomic
 
 TIMINGS = "timings.json"
 _START_SECONDS = 5.0
-"""Of every stage: starting processes, importing libraries. Less than this says nothing of more text."""
+"""Of every stage: starting processes, importing libraries. Less than this says nothing of much more text."""
+_CLEARLY_LITTLE_SECONDS = 60.0
+"""Up to here it is told all the same, in proportion, which is too much rather than too little."""
 _NOTE_SECONDS = 30.0
 """How often a stage that is not finished is noted, for the case that it is killed."""
 
@@ -128,7 +130,7 @@ def _scaled(seconds: float, before_bytes: float, now_bytes: float) -> float | No
         return seconds
     if not before_bytes:
         return None
-    start = min(seconds, _START_SECONDS)
-    if seconds <= _START_SECONDS and now_bytes > 2 * before_bytes:
-        return None
-    return start + (seconds - start) * now_bytes / before_bytes
+    at_most = seconds * now_bytes / before_bytes
+    if seconds <= _START_SECONDS:  # how much of it was the start is not known
+        return max(seconds, at_most) if at_most <= _CLEARLY_LITTLE_SECONDS else None
+    return _START_SECONDS + (seconds - _START_SECONDS) * now_bytes / before_bytes

@@ -52,7 +52,9 @@ def test_more_text_costs_more_but_never_more_than_in_proportion(seconds: float, 
 def test_what_the_start_alone_took_says_nothing_of_much_more_text(tmp_path: Path) -> None:
     timings = made(tmp_path, 3)
     assert timings.estimate(work(10**9), "g") is None
-    assert timings.estimate(work(1500), "g") is not None
+    for n_bytes, seconds in ((500, 3), (5000, 15)):
+        cost = timings.estimate(work(n_bytes), "g")
+        assert cost is not None and cost.seconds == seconds
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from terminal import on_terminal
 from tiny import fangcun, write_story
 
 from fangcun.config.keys import recipe_keys
@@ -127,6 +128,12 @@ def test_what_was_agreed_to_is_told_to_the_job_and_what_was_not_never_gets_into_
     submitted = fangcun("launch", "slurm", *words, "0.3", "--yes", env=environment)
     assert submitted.returncode == 0, submitted.stderr
     assert "--yes &" in (out / "slurm" / "job.sh").read_text(encoding="utf-8")
+    if os.name != "nt":  # on a terminal it is asked there, where the job could ask nobody
+        for typed, exit_code in ((b"n\n", 1), (b"y\n", 0)):
+            (out / "slurm" / "job.sh").unlink(missing_ok=True)
+            code, shown = on_terminal(["launch", "slurm", *words, "0.3"], typed, PATH=environment["PATH"])
+            assert (code, (out / "slurm" / "job.sh").exists()) == (exit_code, typed == b"y\n"), shown
+        assert "--yes &" in (out / "slurm" / "job.sh").read_text(encoding="utf-8")
 
 
 def test_a_folder_that_waits_in_the_queue_is_a_run_folder(tmp_path: Path) -> None:
