@@ -7,12 +7,15 @@ position of a run is one number, and the same batches come at every world size.
 from fangcun.tokens.adopt import adopt
 from fangcun.tokens.format import ShardWriter, TokenSplit, choose_dtype, open_split
 from fangcun.tokens.loader import MASKED, Batches, fetch_windows, fixed_windows
+from fangcun.tokens.mixture import MixedOrder, Phase, quotas
 from fangcun.tokens.order import Window, WindowOrder
 from fangcun.tokens.pack import check_tokenizer, pack, tokens_fingerprint
 
 __all__ = [
     "MASKED",
     "Batches",
+    "MixedOrder",
+    "Phase",
     "ShardWriter",
     "TokenSplit",
     "Window",
@@ -24,5 +27,6 @@ __all__ = [
     "fixed_windows",
     "open_split",
     "pack",
+    "quotas",
     "tokens_fingerprint",
 ]

@@ -132,6 +132,32 @@ class ShardWriter:
         self.documents += len(ends)
         self.bytes += int(n_bytes.sum())
 
+    def count_runs(self, documents: dict[str, int]) -> dict[str, dict[str, int]]:
+        """What was written, of runs of documents that follow each other: name to documents, tokens and bytes.
+
+        `documents` says how many each run has; together they are all.
+        """
+        for file in self._files:
+            file.flush()
+        shards = range(self._shard + 1)
+        sizes, base = [], 0
+        for shard in shards:
+            stem = self._folder / f"{self._split}-{shard:05d}"
+            ends = np.fromfile(f"{stem}.idx", NUMBER).astype(np.int64)
+            n_bytes = np.fromfile(f"{stem}.bytes", NUMBER).astype(np.int64)
+            sizes.append(np.stack([ends + base, n_bytes]))
+            base += Path(f"{stem}.bin").stat().st_size // self._dtype.itemsize
+        ends, n_bytes = np.concatenate(sizes, axis=1)
+        bounds = np.cumsum([0, *documents.values()])
+        assert bounds[-1] == len(ends) == self.documents, (bounds, len(ends), self.documents)
+        token_bounds, byte_bounds = (np.concatenate([[0], values])[bounds] for values in (ends, np.cumsum(n_bytes)))
+        return {
+            name: {"documents": count, "tokens": int(tokens), "bytes": int(size)}
+            for (name, count), tokens, size in zip(
+                documents.items(), np.diff(token_bounds), np.diff(byte_bounds), strict=True
+            )
+        }
+
     def add(self, ids: np.ndarray, lengths: np.ndarray, n_bytes: np.ndarray) -> None:
         """Append documents: their ids laid end to end, tokens of each (at least 1), UTF-8 bytes of the text of each."""
         ids = np.asarray(ids).astype(self._dtype, copy=False)
@@ -171,6 +197,12 @@ class TokenSplit:
         self.comparable: bool = counts["comparable"]
         """Whether bits per byte of this split may be compared with other tokenizers'."""
         self.not_comparable_because: str | None = counts["not_comparable_because"]
+        self.sources: dict[str, tuple[int, int]] = {}
+        """Named sources, each with where it begins and ends in the stream; none for a corpus without names."""
+        start = 0
+        for name, count in counts.get("sources", {}).items():
+            self.sources[name] = (start, start + count["tokens"])
+            start += count["tokens"]
         pattern = re.compile(rf"{split}-\d{{5,}}\.bin")
         names = sorted((n for n in manifest.files if pattern.fullmatch(n)), key=lambda n: (len(n), n))
         self._stems = [self.folder / name.removesuffix(".bin") for name in names]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fangcun.tokens.format import TokenSplit
+from fangcun.tokens.mixture import MixedOrder, Phase
 from fangcun.tokens.order import Window, WindowOrder, Windows, cut_windows
 
 if TYPE_CHECKING:
@@ -22,16 +23,18 @@ MASKED = -100
 
 
 class Batches:
-    """The training samples of a split, in order, for ever."""
+    """The training samples of a split, in order, for ever.
 
-    def __init__(self, split: TokenSplit, block_size: int, seed: int) -> None:
+    As one stream, or with `phases` as a mixture of the split's sources.
+    """
+
+    def __init__(self, split: TokenSplit, block_size: int, seed: int, phases: Sequence[Phase] | None = None) -> None:
         self.split = split
-        self.order = WindowOrder(split.n_tokens, block_size, seed)
-
-    @property
-    def tokens_in_epoch(self) -> int:
-        """Targets of one epoch: all tokens but the first."""
-        return self.split.n_tokens - 1
+        self.order: WindowOrder | MixedOrder = (
+            WindowOrder(split.n_tokens, block_size, seed)
+            if phases is None
+            else MixedOrder(split.sources, block_size, seed, phases)
+        )
 
     def fetch(self, first_sample: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples first_sample … first_sample + count - 1.

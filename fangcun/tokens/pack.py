@@ -146,6 +146,9 @@ def pack(
                 progress(done_bytes, max(total_bytes, done_bytes))
         for split, joiner in joiners.items():
             manifest.counts[split] = joiner.counts()
+            if sources := source.counts[split].get("sources"):
+                documents = {name: counts["documents"] for name, counts in sources.items()}
+                manifest.counts[split]["sources"] = joiner.writer.count_runs(documents)
     return manifest
 
 
