@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fangcun.config.cleaning import Rules
+from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig, Rules
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus.clean import Cleaner
 from fangcun.corpus.dedup import Folding, References, Sketches, paragraph_hashes, sketch
@@ -237,14 +237,20 @@ def _work(
     workers: int | None,
     references: References | None,
 ) -> Iterator[tuple[list[Outcome], Sketches | None, list[np.ndarray] | None]]:
+    rules = [source.rules for source in sources]
     if workers is None:
         large = sum(source.size_bytes for source in sources) >= SMALL_CORPUS_BYTES
-        workers = available_cores() if large else 1
-    rules = [source.rules for source in sources]
+        workers = available_cores() if large and not all(map(_is_light, rules)) else 1
     worker = Worker(rules, references)  # what it cannot do is said here, not in a process
     if workers == 1:
         return map(worker.work, batches)
     return ordered_map(_work_on, batches, workers, _prepare, (rules, references))
+
+
+def _is_light(rules: Rules) -> bool:
+    """Whether reading takes longer than the work: texts then cost more on the way to a process than they gain there."""
+    plain = Rules(CleanConfig(tidy=rules.clean.tidy, mojibake=rules.clean.mojibake), FilterConfig(), DedupConfig())
+    return rules == plain
 
 
 _worker: Worker | None = None

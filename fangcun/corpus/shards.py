@@ -22,7 +22,7 @@ _LEVEL = 3
 class ShardWriter:
     """Writes `NAME-00000.jsonl.zst`, and a new shard whenever one holds `shard_bytes` of UTF-8 text. Counts what it writes.
 
-    The same documents give the same bytes: one thread, no time stamps. There is always at least one shard; `first` is
+    The same documents give the same bytes: no time stamps. There is always at least one shard; `first` is
     its number. With `shard_bytes` None it is the only one.
     """
 
@@ -71,7 +71,9 @@ class ShardWriter:
         path = self.folder / f"{self.name}-{self.first + len(self.paths):05d}.jsonl.zst"
         self.paths.append(path)
         self._file = open(path, "wb")  # noqa: SIM115
-        self._writer = zstandard.ZstdCompressor(level=self.level).stream_writer(self._file, closefd=False)
+        # In a thread beside: the bytes are the same with one thread or many, not with none.
+        packer = zstandard.ZstdCompressor(level=self.level, threads=1)
+        self._writer = packer.stream_writer(self._file, closefd=False)
         self._in_shard = 0
 
     def _close(self) -> None:

@@ -69,16 +69,19 @@ class Work:
         self._fresh: list[tuple[int, int, int, int]] = []
         self._numbers = self._open_numbers()
         dedup = self.rules.dedup
-        folding = Folding(traditional=True)
         self.duplicates = (
-            Duplicates(self.folder / "sketches", threshold=dedup.similarity, folding=folding.fingerprint)
+            Duplicates(
+                self.folder / "sketches",
+                threshold=dedup.similarity,
+                folding=Folding(traditional=True).fingerprint,
+            )
             if self.rules.finds_copies
             else None
         )
         self.paragraphs = (
             ParagraphCounter(
                 self.folder / "paragraphs",
-                folding,
+                Folding(traditional=True),
                 min_characters=dedup.paragraph_characters,
                 min_documents=dedup.paragraph_documents,
                 positions=state.get("paragraphs"),

@@ -55,6 +55,10 @@ def test_a_mixed_run_resumes_bitwise(recipe: Path, tmp_path: Path) -> None:
     assert go(recipe, tmp_path / "parts", *mix, "--train.max_steps", "3", "--train.lr_decay_steps", "6") == 0
     assert go(recipe, tmp_path / "parts", *mix, "--train.lr_decay_steps", "6") == 0
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+    final = [r for r in read_steps(tmp_path / "whole" / "metrics.jsonl") if r["kind"] == "final"][-1]
+    assert {name for name in final if name.endswith("bits_per_byte")} == {
+        "val_bits_per_byte", "val_books_bits_per_byte", "val_web_bits_per_byte",
+    }  # fmt: skip
     assert mixture_of(tmp_path / "whole")["phases"] == [[0, [16384, 49152]], [16, [65536, 0]]]
 
 
