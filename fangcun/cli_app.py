@@ -52,6 +52,14 @@ Text = Annotated[
     ),
 ]
 Out = Annotated[str | None, Parameter(name="--out", help="Run folder; short for --out_dir. Default: runs/RECIPE.")]
+Yes = Annotated[
+    bool,
+    Parameter(
+        name="--yes",
+        help="Make anew what changed without a question, however long it takes. Above ten minutes it is asked otherwise.",
+        negative=(),
+    ),
+]
 
 
 def _for_help(cls: type) -> type:
@@ -99,7 +107,9 @@ def build_app() -> App:
 
 
 def _recipe_help(text: str) -> Callable[..., None]:
-    def verb(recipe: str, /, *, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+    def verb(
+        recipe: str, /, *, text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None
+    ) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
     verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
@@ -107,7 +117,7 @@ def _recipe_help(text: str) -> Callable[..., None]:
 
 
 def _demo_help() -> Callable[..., None]:
-    def demo(*, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+    def demo(*, text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
     demo.__doc__ = "The shipped recipe demo on the built-in novel: about five minutes on two CPU cores.\n" + _SETTINGS
@@ -117,7 +127,7 @@ def _demo_help() -> Callable[..., None]:
 def _slurm_help() -> Callable[..., None]:
     def slurm(
         recipe: str, /, *, job: Annotated[Job, Parameter(group=Group("Job", sort_key=0))] = None,
-        text: Text = None, out: Out = None, settings: Settings = None,
+        text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None,
     ) -> None:  # fmt: skip
         raise AssertionError("jobs are launched by fangcun.cli")
 

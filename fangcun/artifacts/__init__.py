@@ -14,18 +14,28 @@ from fangcun.artifacts.folder import (
     discard,
     file_sha256,
     fingerprint,
+    keep_replaced,
+    previous_of,
+    put_back,
     read_manifest,
+    replace_artifact,
     sync_file,
     write_artifact,
     write_text_atomic,
 )
 from fangcun.artifacts.lock import RunLock
 from fangcun.artifacts.stale import remove_stale
+from fangcun.artifacts.timings import TIMINGS, Estimate, Progress, Timings, Work
 
 __all__ = [
     "MANIFEST",
+    "TIMINGS",
+    "Estimate",
     "Manifest",
+    "Progress",
     "RunLock",
+    "Timings",
+    "Work",
     "check_replaceable",
     "checkpoint_name",
     "checkpoint_step",
@@ -35,9 +45,13 @@ __all__ = [
     "file_sha256",
     "find_weights",
     "fingerprint",
+    "keep_replaced",
     "list_checkpoints",
+    "previous_of",
+    "put_back",
     "read_manifest",
     "remove_stale",
+    "replace_artifact",
     "sync_file",
     "write_artifact",
     "write_text_atomic",

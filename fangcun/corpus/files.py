@@ -21,7 +21,10 @@ _DATASET_STATE = "state.json"
 _WIKI = re.compile(r"wiki_\d+$")
 STATE_FILE = "state.json"
 """Of the folder in which a corpus is being made."""
-_STAGES = {"corpus", "tokenizer", "tokens", "checkpoints"}
+# What stands in a run folder, what stood there before, and what is being made.
+_STAGES = {"checkpoints"} | {
+    f"{stage}{state}" for stage in ("corpus", "tokenizer", "tokens") for state in ("", ".previous", ".work")
+}
 _DIGITS = re.compile(r"(\d+)")
 
 
