@@ -22,6 +22,7 @@ from fangcun.artifacts import (
     Progress,
     Timings,
     Work,
+    discard,
     keep_replaced,
     previous_of,
     put_back,
@@ -94,6 +95,8 @@ class Stages:
 
     def _make(self, stage: Stage) -> None:
         name, path = stage.name, stage.path
+        if stage.state in ("done", "put back"):  # what a rebuild that is not wanted any more has left
+            discard(path.with_name(f"{name}.work"))
         if stage.state == "done":
             assert stage.wanted is not None
             self.console.say(f"{name:<10} done before, skipped: {stage.describe(stage.wanted)}")

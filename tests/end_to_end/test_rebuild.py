@@ -313,3 +313,11 @@ def test_yes_is_a_word_of_the_command_and_not_of_the_recipe(made: tuple[Path, Pa
     done = fangcun("corpus", "demo", *flags, "--yes")
     assert done.returncode == 0, done.stderr
     assert "yes" not in (out / "recipe.yaml").read_text(encoding="utf-8").split()
+
+
+def test_what_an_unwanted_rebuild_has_left_goes(made: tuple[Path, Path]) -> None:
+    text, out = made
+    (out / "corpus.work").mkdir()
+    (out / "corpus.work" / "part-00000.jsonl.zst").write_bytes(b"much")
+    pack(text, out)
+    assert not (out / "corpus.work").exists()
