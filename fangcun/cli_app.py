@@ -11,7 +11,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from fangcun import __version__, cli_verbs
+from fangcun import __version__, cli_download, cli_verbs
 from fangcun.config.schema import Recipe
 from fangcun.launch.options import SlurmOptions
 
@@ -69,6 +69,7 @@ def build_app() -> App:
         app.command(_recipe_help(text + "\n" + _SETTINGS + _MORE.get(verb, "")), name=verb)
     app.command(cli_verbs.generate)
     app.command(cli_verbs.recipes)
+    app.command(cli_download.download)
     launch = App(name="launch", help="Submit a run to a cluster's scheduler.")
     launch.command(_slurm_help(), name="slurm")
     launch["slurm"].group_parameters = Group("Settings", sort_key=1)

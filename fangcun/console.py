@@ -56,19 +56,23 @@ class Console:
 
 
 class ProgressLine:
-    """`line(done, total)`: a bar on a terminal; elsewhere a line at each quarter, so that logs stay short."""
+    """`line(done, total)`: a bar on a terminal; elsewhere a line at each quarter, so that logs stay short.
+
+    `line(done, total, note)` adds a word behind it.
+    """
 
     def __init__(self, console: Console, label: str) -> None:
         self.console, self.label, self._printed = console, label, 0
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        note = f"  {note}" if note else ""
         share = min(1.0, done / total) if total else 1.0
         if self.console.live:
             filled = int(share * 30)
-            self.console.status(f"{self.label:<10} {'━' * filled}{'╌' * (30 - filled)} {share:4.0%}")
+            self.console.status(f"{self.label:<10} {'━' * filled}{'╌' * (30 - filled)} {share:4.0%}{note}")
         elif int(share * 4) > self._printed and share < 1:
             self._printed = int(share * 4)
-            self.console.status(f"{self.label:<10} {share:.0%}")
+            self.console.status(f"{self.label:<10} {share:.0%}{note}")
 
 
 def format_seconds(seconds: float) -> str:
@@ -78,6 +82,16 @@ def format_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_bytes(size_bytes: float) -> str:
+    """999 -> '999 bytes', 1,234,567 -> '1.2 MB': powers of ten, as disks and networks are counted."""
+    size, unit = float(size_bytes), "bytes"
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.5 or unit == "TB":
+            break
+        size /= 1000
+    return f"{size:,.0f} {unit}" if unit == "bytes" or abs(size) >= 99.95 else f"{size:.1f} {unit}"
 
 
 def format_status(record: Mapping[str, Any], *, last_step: int | None, eta_seconds: float | None) -> str:
