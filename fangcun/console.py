@@ -94,6 +94,11 @@ def format_bytes(size_bytes: float) -> str:
     return f"{size:,.0f} {unit}" if unit == "bytes" or abs(size) >= 99.95 else f"{size:.1f} {unit}"
 
 
+def counted(count: int, noun: str) -> str:
+    """'1 file', '2,000 files'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_status(record: Mapping[str, Any], *, last_step: int | None, eta_seconds: float | None) -> str:
     """The status line: step, loss, bits per byte, lr, tokens/s, data wait, memory, time left."""
     step = f"{record['step']}/{last_step}" if last_step else f"{record['step']}"

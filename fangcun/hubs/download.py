@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fangcun.artifacts import RunLock
 from fangcun.artifacts.folder import discard, sync_folder
-from fangcun.console import Console, format_bytes
+from fangcun.console import Console, counted, format_bytes
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.hubs import huggingface, modelscope
 from fangcun.hubs.failures import StatusError
@@ -80,7 +80,7 @@ def download(
     record = check_folder(folder, repository)
     if offline:
         record = check_offline(folder, record, repository, include, revision, verify=verify)
-        console.say(f"{len(record.files)} files are whole in {folder}; nothing was contacted.")
+        console.say(f"all of {folder} is here and whole ({counted(len(record.files), 'file')}); nothing was contacted")
         return Download(folder, record.revision, record.commit, record.files, {}, [])
     transport = Transport(repository)
     listing = _list(transport, revision)
@@ -120,7 +120,7 @@ def _say_listing(console: Console, repository: Repository, listing: Listing, sel
     commit = f", commit {listing.commit[:8]}" if listing.commit and listing.commit != listing.revision else ""
     console.say(
         f"{repository.name} ({repository.kind}) at {repository.host}, revision {listing.revision}{commit}: "
-        f"{len(selection.files)} files, {size}"
+        f"{counted(len(selection.files), 'file')}, {size}"
     )
     for reason in dict.fromkeys(selection.left_out.values()):
         paths = [path for path, why in selection.left_out.items() if why == reason]
@@ -168,7 +168,7 @@ def _appear(folder: Path, plan: Plan, new: Record, old: Record | None) -> None:
         target = folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / STAGE / FILES / path).replace(target)
-    new.files = plan.kept | plan.have | plan.staged
+    new.files = dict(sorted((plan.kept | plan.have | plan.staged).items()))
     new.complete = True
     if old != new:
         new.write(folder)
