@@ -58,7 +58,6 @@ def download(
     send_token
         Let hf-mirror, or the mirror at https://…, see HF_TOKEN. It is somebody else than Hugging Face.
     """
-    from fangcun.console import counted, format_bytes
     from fangcun.hubs import download as fetch
 
     done = fetch(
@@ -74,13 +73,6 @@ def download(
         connections=connections,
         send_token=send_token,
     )
-    if dry_run:
-        return 0
-    if not offline:
-        size = format_bytes(sum(entry.size_bytes for entry in done.files.values()))
-        ways = [entry.checked_by for entry in done.files.values()]
-        checked = ", ".join(f"{ways.count(way)} by {way}" for way in dict.fromkeys(ways))
-        came = f"{len(done.fetched)} of them now" if done.fetched else "all of them before"
-        print(f"{counted(len(done.files), 'file')}, {size} in {done.folder}, {came}; checked: {checked}")
-    print(f"Use it: --{'text' if kind == 'dataset' else 'tokenizer.path'} {shlex.quote(str(done.folder))}")
+    if not dry_run:
+        print(f"Use it: --{'text' if kind == 'dataset' else 'tokenizer.path'} {shlex.quote(str(done.folder))}")
     return 0

@@ -23,14 +23,14 @@ class Console:
         """A line that stays."""
         if self.quiet:
             return
-        self._clear()
+        self.clear()
         print(text, file=self.stream, flush=True)
 
     def warn(self, text: str) -> None:
         """A line that stays, on standard error."""
         if self.quiet:
             return
-        self._clear()
+        self.clear()
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def status(self, text: str) -> None:
@@ -49,7 +49,8 @@ class Console:
         """A progress line for a stage, to be called with (done, total)."""
         return ProgressLine(self, label)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take the status line away."""
         if self._shown:
             self.stream.write("\r\x1b[2K")
             self._shown = False

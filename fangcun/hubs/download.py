@@ -103,8 +103,11 @@ def download(
         if plan.missing:
             _fetch(transport, folder, plan, new, connections, console)
         _appear(folder, plan, new, record)
-    fetched = [file.path for file in plan.missing]
-    return Download(folder, new.revision, new.commit, new.files, selection.left_out, fetched)
+    done = Download(
+        folder, new.revision, new.commit, new.files, selection.left_out, [file.path for file in plan.missing]
+    )  # fmt: skip
+    _say_done(console, done)
+    return done
 
 
 def _list(transport: Transport, revision: str | None) -> Listing:
@@ -126,6 +129,14 @@ def _say_listing(console: Console, repository: Repository, listing: Listing, sel
         paths = [path for path, why in selection.left_out.items() if why == reason]
         shown = ", ".join(paths[:5]) + (" …" if len(paths) > 5 else "")
         console.say(f"left out, {reason}: {shown}")
+
+
+def _say_done(console: Console, done: Download) -> None:
+    size = format_bytes(sum(entry.size_bytes for entry in done.files.values()))
+    ways = [entry.checked_by for entry in done.files.values()]
+    checked = ", ".join(f"{ways.count(way)} by {way}" for way in sorted(set(ways)))
+    came = f"{len(done.fetched)} of them now" if done.fetched else "all of them before"
+    console.say(f"{counted(len(done.files), 'file')}, {size} in {done.folder}, {came}; checked: {checked}")
 
 
 def _warn(console: Console, folder: Path, plan: Plan, revision: str) -> None:

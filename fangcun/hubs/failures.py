@@ -7,7 +7,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -60,6 +60,8 @@ class Patience:
         """Sleep before the next attempt. Raises FangcunError when there were enough, Cancelled when the user stops."""
         waits = WAITS_SECONDS if self._known else WAITS_SECONDS[:_FIRST_WAITS]
         host = failure.host or self._host
+        if host != self._host:
+            host = f"{host}, where {self._host} sends to,"
         if self._used >= len(waits):
             raise FangcunError(
                 f"{host} fails: {failure}, {self._used + 1} times in a row. What was fetched is kept: check the network (or HTTPS_PROXY) "
@@ -76,25 +78,28 @@ class Patience:
 
 
 @contextmanager
-def network_failures(host: str) -> Iterator[None]:
-    """Turn what the standard library raises while it talks into PassingError, or FangcunError where waiting cannot help."""
+def network_failures(hosts: Sequence[str]) -> Iterator[None]:
+    """Turn what the standard library raises while it talks into PassingError, or FangcunError where waiting cannot help.
+
+    hosts: those that were talked to, the last of which failed.
+    """
     try:
         yield
     except ssl.SSLCertVerificationError as error:
         raise FangcunError(
-            f"The certificate of {host} cannot be verified ({error.verify_message}): nothing was fetched from it. Behind a proxy that opens "
+            f"The certificate of {hosts[-1]} cannot be verified ({error.verify_message}): nothing was fetched from it. Behind a proxy that opens "
             "connections, set SSL_CERT_FILE to its certificate."
         ) from error
     except http.client.HTTPException as error:
-        raise PassingError(f"the answer broke off ({type(error).__name__})") from error
+        raise PassingError(f"the answer broke off ({type(error).__name__})", host=hosts[-1]) from error
     except ValueError as error:
-        raise PassingError(f"it leads to an address that cannot be used ({error})") from error
+        raise PassingError(f"it leads to an address that cannot be used ({error})", host=hosts[-1]) from error
     except OSError as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            with network_failures(host):
+            with network_failures(hosts):
                 raise reason from error
-        raise PassingError(_sentence(reason)) from error
+        raise PassingError(_sentence(reason), host=hosts[-1]) from error
 
 
 def _sentence(reason: object) -> str:

@@ -16,7 +16,7 @@ from fangcun.hubs.checksum import BLOCK_BYTES, Digests, Hasher, agrees
 from fangcun.hubs.failures import Cancelled, PassingError, StatusError, network_failures
 from fangcun.hubs.listing import RemoteFile
 from fangcun.hubs.refusals import file_error
-from fangcun.hubs.transport import Transport
+from fangcun.hubs.transport import Transport, final_host
 
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)$")
 _POLL_SECONDS = 0.2
@@ -85,7 +85,7 @@ def _fetch_part(transport: Transport, file: RemoteFile, part: Path, gained: Gain
                         hasher, done_bytes = Hasher(file.size_bytes), 0
                         if start_bytes:
                             raise PassingError("it sends another piece than was asked for")
-                    while block := _read(transport, response):
+                    while block := _read(response):
                         if transport.cancel.is_set():
                             raise Cancelled
                         if done_bytes + len(block) > file.size_bytes:
@@ -129,8 +129,8 @@ def _start(response: HTTPResponse, file: RemoteFile) -> int:
     return start
 
 
-def _read(transport: Transport, response: HTTPResponse) -> bytes:
-    with network_failures(transport.repository.host):
+def _read(response: HTTPResponse) -> bytes:
+    with network_failures([final_host(response)]):
         return response.read1(BLOCK_BYTES)
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from fangcun.errors import FangcunError
 
-_DRIVE = re.compile(r"[A-Za-z]:")
+_DRIVE = re.compile(r".:", re.DOTALL)
+"""Windows, as Python reads its paths, takes any one character for a drive."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)

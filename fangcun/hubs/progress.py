@@ -43,6 +43,7 @@ def fetch_with_progress(
                 record.write(stage)
                 written = time.monotonic()
     finally:
+        console.clear()
         fetched.close()
         record.write(stage)
 

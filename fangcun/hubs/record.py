@@ -56,9 +56,9 @@ class Record:
     program: str = f"fangcun {__version__}"
 
     def is_of(self, repository: Repository) -> bool:
-        """Whether it tells of this repository at this hub."""
-        told = (self.endpoint, self.kind, self.name)
-        return told == (repository.endpoint, repository.kind, repository.name)
+        """Whether it tells of this repository: a mirror has those of Hugging Face, ModelScope has its own."""
+        told = (self.source == "modelscope", self.kind, self.name)
+        return told == (repository.is_modelscope, repository.kind, repository.name)
 
     def write(self, folder: Path) -> None:
         """Replace the file in one step."""

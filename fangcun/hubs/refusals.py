@@ -48,6 +48,10 @@ def _refused(refusal: StatusError, transport: Transport, what: str) -> FangcunEr
     begin = f"{refusal.host or repository.host} refuses {what} (HTTP {refusal.status}{said})."
     if refusal.status not in (401, 403):
         return FangcunError(f"{begin} Look at {repository.page}, or choose another --source.")
+    if repository.token and refusal.host != repository.host:
+        return FangcunError(
+            f"{begin} {repository.host} sends there, and the token goes to {repository.host} alone. Choose another --source."
+        )
     if not repository.token:
         return FangcunError(
             f"{begin} {repository.name} is private or gated: where there are terms, accept them on {repository.page}; then {_token_hint(transport)}"

@@ -58,12 +58,12 @@ class Transport:
 
     def open(self, url: str, *, start_bytes: int = 0) -> HTTPResponse:
         """One attempt at a GET, from an offset on. Raises PassingError, StatusError, FangcunError."""
-        request = urllib.request.Request(url, headers={"User-Agent": f"fangcun/{__version__}"})
+        request = _Request(url, {"User-Agent": f"fangcun/{__version__}"}, [self.repository.host])
         if start_bytes:
             request.add_header("Range", f"bytes={start_bytes}-")
         _authorize(request, self.repository)
         try:
-            with network_failures(self.repository.host):
+            with network_failures(request.hosts):
                 response = self._opener.open(request, timeout=TIMEOUT_SECONDS)
         except PassingError as failure:
             cause = failure.__cause__
@@ -88,7 +88,7 @@ class Transport:
         while True:
             try:
                 with self.open(url) as response:
-                    with network_failures(self.repository.host):
+                    with network_failures([final_host(response)]):
                         raw = response.read(_JSON_LIMIT_BYTES + 1)
                     expected = response.headers.get("Content-Length", "")
                     if expected.isdigit() and len(raw) < min(int(expected), _JSON_LIMIT_BYTES + 1):
@@ -111,6 +111,14 @@ class Transport:
             ) from error
 
 
+class _Request(urllib.request.Request):
+    """A request that knows where it was sent on to, so that a failure names the host that failed."""
+
+    def __init__(self, url: str, headers: dict[str, str], hosts: list[str]) -> None:
+        super().__init__(url, headers=headers)
+        self.hosts = hosts
+
+
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follow redirects; the token goes along only to where it was meant for, and never from https to http."""
 
@@ -120,12 +128,15 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
+        before, after = urlsplit(req.full_url), urlsplit(newurl)
+        if before.scheme == "https" and after.scheme != "https":
             raise FangcunError(
-                f"{req.host} redirects from https to {urlsplit(newurl).scheme}://{urlsplit(newurl).netloc}, unencrypted: not followed. Choose another --source."
+                f"{before.netloc} redirects from https to {after.scheme}://{after.netloc}, unencrypted: not followed. Choose another --source."
             )
+        hosts = req.hosts if isinstance(req, _Request) else []
+        hosts.append(after.netloc)
         # `headers` of a request are those that were added to be redirected; the token never is.
-        request = urllib.request.Request(newurl, headers=dict(req.headers))
+        request = _Request(newurl, dict(req.headers), hosts)
         _authorize(request, self._repository)
         return request
 
@@ -146,6 +157,11 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parsed.scheme, parsed.hostname, parsed.port or _PORTS.get(parsed.scheme)
 
 
+def final_host(response: HTTPResponse) -> str:
+    """The host that answers, after all redirects."""
+    return urlsplit(response.geturl() or "").netloc
+
+
 def _failure(error: urllib.error.HTTPError) -> PassingError | StatusError:
     """An answer that is no success. Its body is read here, and closed."""
     host = urlsplit(error.url or "").netloc
@@ -161,7 +177,7 @@ def _failure(error: urllib.error.HTTPError) -> PassingError | StatusError:
 def _message(error: urllib.error.HTTPError) -> str:
     """What a JSON body says is wrong, or nothing."""
     try:
-        with network_failures(""):
+        with network_failures([""]):
             body = json.loads(error.read(_MESSAGE_LIMIT_BYTES))
         found = body.get("Message") or body.get("error") or ""
     except (ValueError, AttributeError, PassingError):
