@@ -12,6 +12,7 @@ import http.server
 import json
 import random
 import socket
+import ssl
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -70,10 +71,12 @@ class Request:
 class HubServer:
     """`with HubServer(files) as hub:`; `hub.address` is its endpoint."""
 
-    def __init__(self, files: dict[str, bytes], kind: str = "dataset") -> None:
+    def __init__(self, files: dict[str, bytes], kind: str = "dataset", tls: ssl.SSLContext | None = None) -> None:
         self.files, self.kind, self.commit = dict(files), kind, COMMIT
+        self._tls = tls
         self.large: set[str] = set()
         """In LFS: with a sha256, and sent on to another host."""
+        self.store_host = "localhost"
         self.page_files = 1000
         self.listing_limit = 3000
         self.revisions = {"main", "master", COMMIT}
@@ -98,7 +101,9 @@ class HubServer:
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.address = f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+        if self._tls:
+            self._server.socket = self._tls.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
@@ -174,7 +179,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self._send(404, b"", {"X-Error-Code": "EntryNotFound"})
         content = hub.files[path]
         if path in hub.large and not stored:
-            where = f"http://localhost:{hub.port}/store/{quote(path)}"
+            where = f"{hub.address.replace('127.0.0.1', hub.store_host)}/store/{quote(path)}"
             return self._send(302, b"", {"Location": where, **self._told(content, large=True)})
         fault = hub.next_fault(path) if self.command == "GET" else None
         if fault is not None and fault.status:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 import socket
 import ssl
+import subprocess
 import threading
 import urllib.error
 import urllib.request
@@ -310,6 +312,58 @@ def test_a_redirect_leads_to_no_other_kind_of_place(hub: HubServer, place: str) 
     hub.faults["train.txt"] = [Fault(302, {"Location": place})] * 20
     with pytest.raises(FangcunError, match="fails: "):
         get("huggingface", "train.txt")
+
+
+def test_over_https_a_hub_is_believed_by_its_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl makes the certificate, and is not here")
+    names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
+    words = f"req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=hub -addext {names}"
+    subprocess.run([openssl, *words.split()], check=True, capture_output=True, cwd=tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("cert.pem", "key.pem")
+    with HubServer(FILES, tls=context) as hub:
+        hub.large = {LARGE}
+        with pytest.raises(
+            FangcunError, match=r"certificate of 127\.0\.0\.1:\d+ cannot be verified .* set SSL_CERT_FILE"
+        ):
+            get(hub.address)
+        assert hub.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        assert large(get(hub.address)) == FILES[LARGE]
+
+
+def test_through_a_proxy_the_same_comes(hub: HubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake hub stands where the proxy would be: it is asked with whole addresses, also for the store's."""
+    monkeypatch.delenv("NO_PROXY")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", hub.address)
+    monkeypatch.setenv("http_proxy", hub.address)
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    hub.store_host = "store.invalid"
+    assert large(get("http://hub.invalid:81", send_token=True)) == FILES[LARGE]
+    assert {request.host for request in hub.requests} == {"hub.invalid:81", f"store.invalid:{hub.port}"}
+    assert not any(SECRET in str(request) for request in hub.requests if request.host.startswith("store"))
+
+
+def test_a_store_that_fails_is_named_beside_the_hub_that_sends_there(
+    hub: HubServer, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.store_host = "store.invalid"
+    there = socket.getaddrinfo
+
+    def unknown(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "store.invalid":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return there(host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    expected = (
+        r"store\.invalid:\d+, where 127\.0\.0\.1:\d+ sends to, fails: connection failed \(Name or service not known\)"
+    )
+    with pytest.raises(FangcunError, match=expected):
+        get(source)
 
 
 def test_a_certificate_that_cannot_be_verified_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hub_server import FILES, NAME, HubServer, noise
+from hub_server import FILES, NAME, Fault, HubServer, noise
 
 from fangcun.corpus.files import list_files
 from fangcun.errors import FangcunError
@@ -87,6 +87,20 @@ def wait_for_part(out: Path) -> None:
             return
         tick.wait(0.02)
     raise AssertionError("no part")
+
+
+def test_another_mirror_goes_on_where_the_first_one_stopped(hub: HubServer) -> None:
+    large = "data/large.parquet"
+    hub.faults[large] = [Fault(cut_bytes=100_000), *[Fault(503)] * 9]
+    with pytest.raises(FangcunError, match="run the same command again, or choose another --source"):
+        download(NAME, source="hf-mirror", include=[large])
+    hub.faults.clear()
+    hub.requests.clear()
+    done = download(NAME, source="huggingface", include=[large])
+    assert (done.folder / large).read_bytes() == FILES[large]
+    assert [request.start_bytes for request in hub.fetched()] == [100_000]
+    with pytest.raises(FangcunError, match="holds owner/name"):
+        download(NAME, source="modelscope", include=[large])
 
 
 def test_a_stop_while_files_appear_loses_none_of_them(
