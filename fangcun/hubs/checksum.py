@@ -17,21 +17,24 @@ class Digests:
 
     size_bytes: int
     sha256: str
-    git_sha1: str
+    git_sha1: str = ""
+    """Empty where nobody asked for it."""
 
 
 class Hasher:
     """Takes a content in pieces. `size_bytes` is the whole length: git hashes it before the content."""
 
-    def __init__(self, size_bytes: int) -> None:
+    def __init__(self, size_bytes: int, *, git: bool) -> None:
+        """git: take git's sha1 too."""
         self._sha256 = hashlib.sha256()
-        self._sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False)
+        self._sha1 = hashlib.sha1(b"blob %d\0" % size_bytes, usedforsecurity=False) if git else None
         self._size_bytes = 0
 
     def update(self, block: bytes) -> None:
         """The next piece."""
         self._sha256.update(block)
-        self._sha1.update(block)
+        if self._sha1 is not None:
+            self._sha1.update(block)
         self._size_bytes += len(block)
 
     def update_from(self, path: Path) -> None:
@@ -42,12 +45,13 @@ class Hasher:
 
     def result(self) -> Digests:
         """Digests of what was taken."""
-        return Digests(self._size_bytes, self._sha256.hexdigest(), self._sha1.hexdigest())
+        git_sha1 = self._sha1.hexdigest() if self._sha1 is not None else ""
+        return Digests(self._size_bytes, self._sha256.hexdigest(), git_sha1)
 
 
-def file_digests(path: Path) -> Digests:
+def file_digests(path: Path, *, git: bool) -> Digests:
     """Digests of a file, read in constant memory."""
-    hasher = Hasher(path.stat().st_size)
+    hasher = Hasher(path.stat().st_size, git=git)
     hasher.update_from(path)
     return hasher.result()
 

@@ -65,7 +65,7 @@ def fetch_file(transport: Transport, file: RemoteFile, part: Path, target: Path,
 
 def _fetch_part(transport: Transport, file: RemoteFile, part: Path, gained: Gained) -> Digests:
     part.parent.mkdir(parents=True, exist_ok=True)
-    hasher = Hasher(file.size_bytes)
+    hasher = Hasher(file.size_bytes, git=file.needs_git_sha1)
     done_bytes = part.stat().st_size if part.exists() else 0
     if done_bytes > file.size_bytes:
         part.unlink()
@@ -82,7 +82,7 @@ def _fetch_part(transport: Transport, file: RemoteFile, part: Path, gained: Gain
                         # It does not know ranges: from the beginning.
                         gained(-done_bytes)
                         out.truncate(0)
-                        hasher, done_bytes = Hasher(file.size_bytes), 0
+                        hasher, done_bytes = Hasher(file.size_bytes, git=file.needs_git_sha1), 0
                         if start_bytes:
                             raise PassingError("it sends another piece than was asked for")
                     while block := _read(response):

@@ -34,6 +34,11 @@ class RemoteFile:
         """What its content is checked against, strongest first: sha256, git-sha1, size."""
         return "sha256" if self.sha256 else "git-sha1" if self.git_sha1 else "size"
 
+    @property
+    def needs_git_sha1(self) -> bool:
+        """Whether git's sha1 is the strongest."""
+        return self.checked_by == "git-sha1"
+
 
 @dataclass(frozen=True)
 class Listing:

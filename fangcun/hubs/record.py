@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Entry:
     size_bytes: int
     sha256: str
     git_sha1: str
+    """Where the hub told it; else empty."""
     checked_by: str
     """sha256, git-sha1 or size: what the hub told of its content."""
     mtime_ns: int
@@ -107,8 +108,8 @@ def whole_entry(path: Path, file: RemoteFile, entries: Iterable[Entry | None], *
         if entry is None or verify:
             continue
         if (entry.size_bytes, entry.mtime_ns) == (status.st_size, status.st_mtime_ns) and agrees(entry.digests, file):
-            return entry
-    digests = file_digests(path)
+            return replace(entry, checked_by=file.checked_by)
+    digests = file_digests(path, git=file.needs_git_sha1)
     return entry_of(path, digests, file.checked_by) if agrees(digests, file) else None
 
 
@@ -118,4 +119,4 @@ def is_unchanged(path: Path, entry: Entry, *, verify: bool) -> bool:
         return False
     if path.stat().st_mtime_ns == entry.mtime_ns and not verify:
         return True
-    return file_digests(path) == entry.digests
+    return file_digests(path, git=bool(entry.git_sha1)) == entry.digests

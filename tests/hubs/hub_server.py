@@ -14,6 +14,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,8 @@ class Fault:
     """Send so much of the body, then close the connection."""
     content: bytes | None = None
     """Send this instead, as long as it is."""
+    no_length: bool = False
+    """Do not say how long it is: it ends with the connection."""
 
 
 @dataclass
@@ -88,6 +91,8 @@ class HubServer:
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         """Path of a file, or "listing" -> faults of the next requests, in turn."""
         self.before_body: Any = None
+        """Called with handler, status and body; gives what is sent."""
+        self.answer_after_seconds = 0.0
         self.requests: list[Request] = []
         self.lock = threading.Lock()
 
@@ -152,6 +157,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer()
 
     def _answer(self) -> None:
+        if self.hub.answer_after_seconds:
+            time.sleep(self.hub.answer_after_seconds)
         parsed = urlsplit(self.path)
         query = dict(parse_qsl(parsed.query, keep_blank_values=True))
         headers = {name.lower(): value for name, value in self.headers.items()}
@@ -187,10 +194,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault is not None and fault.content is not None:
             content = fault.content
         cut = fault.cut_bytes if fault else None
+        if fault is not None and fault.no_length:
+            cut = len(content)
+        length = fault is None or not fault.no_length
         start = request.start_bytes if hub.knows_ranges else 0
         told = self._told(content, large=path in hub.large)
         if not start:
-            return self._send(200, content, told, cut)
+            return self._send(200, content, told, cut, length=length)
         if start >= len(content):
             return self._send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
         told["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
@@ -299,9 +309,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _json(self, content: Any, headers: dict[str, str] | None = None) -> None:
         self._send(200, json.dumps(content).encode(), {"Content-Type": "application/json", **(headers or {})})
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None, cut: int | None = None) -> None:
+    def _send(
+        self,
+        status: int,
+        body: bytes,
+        headers: dict[str, str] | None = None,
+        cut: int | None = None,
+        length: bool = True,
+    ) -> None:
         self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header(*(("Content-Length", str(len(body))) if length else ("Connection", "close")))
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.end_headers()

@@ -15,6 +15,7 @@ from fangcun import cli
 from fangcun.corpus.files import list_files
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.hubs import Download, download, modelscope, read_record
+from fangcun.tokenizer import import_tokenizer, train_bpe
 
 SAFE = {
     name: content for name, content in FILES.items() if name not in (".gitattributes", "pytorch_model.bin", "load.py")
@@ -131,6 +132,17 @@ def test_a_new_revision_replaces_what_changed_and_takes_away_what_is_gone(hub: H
     assert record is not None and record.commit == "f" * 40 and sorted(record.files) == sorted(contents(folder))
 
 
+def test_a_file_that_moved_from_git_to_lfs_is_known_again(hub: HubServer) -> None:
+    folder = fetch(include=["train.txt", "*.parquet"]).folder
+    hub.large, hub.commit = {"train.txt"}, "d" * 40
+    hub.requests.clear()
+    again = fetch(include=["train.txt", "*.parquet"], out=folder)
+    assert again.fetched == [] and hub.fetched() == []
+    assert {name: entry.checked_by for name, entry in again.files.items()} == {
+        "train.txt": "sha256", "data/large.parquet": "git-sha1"
+    }  # fmt: skip
+
+
 def test_another_choice_adds_to_the_folder_and_takes_nothing_away(hub: HubServer, source: str) -> None:
     folder = fetch(source, include=["*.jsonl"]).folder
     assert list(contents(folder)) == ["data/第一.jsonl"]
@@ -196,6 +208,20 @@ def test_the_folder_is_a_corpus_and_its_record_is_no_text(hub: HubServer) -> Non
     assert {path.relative_to(folder).as_posix() for path in used} == {
         "data/empty.txt", "data/large.parquet", "data/第一.jsonl", "train.txt"
     }  # fmt: skip
+
+
+def test_a_tokenizer_that_came_is_the_one_that_was_there(hub: HubServer, source: str, tmp_path: Path) -> None:
+    text = ["天下大势，分久必合，合久必分。The quick brown fox."] * 20
+    there = train_bpe(text, vocab_size=300, max_han_run=4)[0]
+    there.save(tmp_path / "there")
+    hub.kind = "model"
+    hub.files = {path.name: path.read_bytes() for path in (tmp_path / "there").iterdir()} | {
+        "model.safetensors": b"weights"
+    }
+    folder = fetch(source, kind="model", include=["*token*"]).folder
+    here = import_tokenizer(folder).tokenizer
+    assert here.fingerprint == there.fingerprint
+    assert here.encode_documents(text) == there.encode_documents(text)
 
 
 def test_the_verb_says_what_came_and_how_to_use_it(hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -156,6 +156,17 @@ def test_a_content_that_stays_wrong_is_an_error_and_leaves_nothing(
     assert [path for path in Path("downloads").rglob("*") if path.is_file() and path.name != "download.json"] == []
 
 
+def test_an_answer_without_a_length_is_measured_by_what_comes(hub: HubServer, source: str) -> None:
+    hub.faults[LARGE] = [Fault(content=FILES[LARGE], no_length=True)]
+    assert large(get(source)) == FILES[LARGE]
+    hub.faults["train.txt"] = [Fault(content=FILES["train.txt"] + b"x", no_length=True)] * 2
+    with pytest.raises(FangcunError, match="twice: it is longer than 5,000 bytes"):
+        get(source, "train.txt")
+    hub.faults["train.txt"] = [Fault(content=FILES["train.txt"][:-1], no_length=True)] * 4
+    with pytest.raises(FangcunError, match="twice: it is shorter than the listing says"):
+        get(source, "train.txt")
+
+
 def test_where_no_checksum_is_told_the_size_is_checked_and_the_record_says_so(
     hub: HubServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
