@@ -1,7 +1,7 @@
 """Corpora, tokenizers and models by name from a hub, when the user asks and names the hub.
 
 What comes is a plain folder of checked files and a `download.json` that tells where they are from. Nothing fetched is executed
-or imported. No other room comes here, so nothing else in Fangcun opens a connection to a hub.
+or imported. No other room comes here, so that nothing but `fangcun download` asks a hub for anything.
 """
 
 from fangcun.hubs.download import Download, download

@@ -62,6 +62,10 @@ class Patience:
         host = failure.host or self._host
         if host != self._host:
             host = f"{host}, where {self._host} sends to,"
+        if self._used >= len(waits) and not self._known:
+            raise FangcunError(
+                f"{host} cannot be reached: {failure}. Nothing was changed: check the network (or HTTPS_PROXY), or choose another --source."
+            ) from failure
         if self._used >= len(waits):
             raise FangcunError(
                 f"{host} fails: {failure}, {self._used + 1} times in a row. What was fetched is kept: check the network (or HTTPS_PROXY) "

@@ -62,7 +62,7 @@ class _Meter:
             self.done_bytes += count_bytes
 
     def note(self) -> str:
-        """'1.2 of 3.4 GB, 12.0 MB/s, 3:05 left'."""
+        """'12.0 MB/s, 3:05 left, 1.2 GB of 3.4 GB'."""
         now = time.monotonic()
         self._seen.append((now, self.done_bytes))
         while len(self._seen) > 2 and self._seen[1][0] < now - _RATE_SECONDS:
@@ -71,4 +71,4 @@ class _Meter:
         seconds = now - since
         rate = max(0, self.done_bytes - before) / seconds if seconds > 0 else 0.0
         left = f", {format_seconds((self.total_bytes - self.done_bytes) / rate)} left" if rate > 0 else ""
-        return f"{format_bytes(self.done_bytes)} of {format_bytes(self.total_bytes)}, {format_bytes(rate)}/s{left}"
+        return f"{format_bytes(rate)}/s{left}, {format_bytes(self.done_bytes)} of {format_bytes(self.total_bytes)}"
