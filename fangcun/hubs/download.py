@@ -100,6 +100,8 @@ def download(
         plan = make_plan(folder, listing, selection, record, verify=verify)
         _warn(console, folder, plan, listing.revision)
         check_space(folder, plan)
+        if plan.missing and (plan.have or plan.staged):
+            console.say(f"here already: {counted(len(plan.have) + len(plan.staged), 'file')}")
         if plan.missing:
             _fetch(transport, folder, plan, new, connections, console)
         _appear(folder, plan, new, record)

@@ -71,7 +71,7 @@ def _reason(path: str, include: Sequence[str]) -> str:
     # `*` or `data/*` is not a word about pickles; `*.bin` and `pytorch_model.bin` are.
     outright = any(pattern.lower().endswith(suffix) and matches(path, pattern) for pattern in include)
     if suffix in PICKLES and not outright:
-        return "may be a pickle, which runs code when it is opened"
+        return "may be a pickle, which runs code when it is opened (name it with --include to have it)"
     if suffix in PROGRAMS and not outright:
-        return "a program"
+        return "a program (name it with --include to have it)"
     return ""

@@ -177,8 +177,11 @@ def test_pickles_and_programs_come_only_when_they_are_named(
 ) -> None:
     assert set(fetch(source, include=["*"]).left_out) == {".gitattributes", "pytorch_model.bin", "load.py"}
     shown = capsys.readouterr().out
-    assert "left out, may be a pickle, which runs code when it is opened: pytorch_model.bin" in shown
-    assert "left out, a program: load.py" in shown
+    assert (
+        "left out, may be a pickle, which runs code when it is opened (name it with --include to have it): pytorch_model.bin"
+        in shown
+    )
+    assert "left out, a program (name it with --include to have it): load.py" in shown
     assert set(contents(fetch(source, include=["*.bin"], out="b").folder)) == {"pytorch_model.bin"}
     assert set(contents(fetch(source, include=["load.py"], out="p").folder)) == {"load.py"}
 
