@@ -53,6 +53,7 @@ class Console:
         """Take the status line away."""
         if self._shown:
             self.stream.write("\r\x1b[2K")
+            self.stream.flush()
             self._shown = False
 
 

@@ -29,10 +29,13 @@ class Cancelled(Exception):  # noqa: N818 - nothing went wrong
 class PassingError(Exception):
     """A failure that may be gone at the next attempt: a dropped connection, 5xx, 429."""
 
-    def __init__(self, reason: str, wait_seconds: float | None = None, *, host: str = "") -> None:
-        """wait_seconds: what the server asks for. host: who failed, where it is not the one that was asked first."""
+    def __init__(
+        self, reason: str, wait_seconds: float | None = None, *, host: str = "", answered: bool = False
+    ) -> None:
+        """wait_seconds: what the server asks for. host: who failed, when it may not be the one that was asked first.
+        answered: it was an answer, if not a good one."""
         super().__init__(reason)
-        self.wait_seconds, self.host = wait_seconds, host
+        self.wait_seconds, self.host, self.answered = wait_seconds, host, answered
 
 
 class StatusError(Exception):
@@ -40,8 +43,8 @@ class StatusError(Exception):
 
     def __init__(self, status: int, host: str, headers: Message | None = None, message: str = "") -> None:
         """message: what the server says, for people."""
-        super().__init__(f"{status} {message}".strip())
-        self.status, self.host, self.message = status, host, message
+        super().__init__(status)
+        self.status, self.host, self.message = status, host, printable(message)
         self.code = headers.get("X-Error-Code", "") if headers else ""
 
 
@@ -58,6 +61,7 @@ class Patience:
 
     def wait(self, failure: PassingError) -> None:
         """Sleep before the next attempt. Raises FangcunError when there were enough, Cancelled when the user stops."""
+        self._known = self._known or failure.answered
         waits = WAITS_SECONDS if self._known else WAITS_SECONDS[:_FIRST_WAITS]
         host = failure.host or self._host
         if host != self._host:
@@ -113,15 +117,21 @@ def _sentence(reason: object) -> str:
     return f"connection failed ({text})"
 
 
+def printable(text: str) -> str:
+    """A server's words, short, without what a terminal would obey."""
+    words = " ".join(text.split())
+    return "".join(letter for letter in words if letter.isprintable())[:200]
+
+
 def retry_after_seconds(headers: Message) -> float | None:
     """What Retry-After (seconds or a date) or Hugging Face's RateLimit header asks for; None where neither is there."""
     value = headers.get("Retry-After", "").strip()
-    if value.isdigit():
+    if value.isdecimal():
         return float(value)
     if value:
         try:
             return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, OSError):
             return None
     reset = _RESET_SECONDS.search(headers.get("RateLimit", ""))
     return float(reset[1]) if reset else None

@@ -111,7 +111,7 @@ def _open(transport: Transport, file: RemoteFile, start_bytes: int) -> HTTPRespo
             raise _WrongContentError("it is shorter than the listing says") from refusal
         if refusal.status == 403 and refusal.host != transport.repository.host:
             # The address that the hub signed for its store; the next attempt gets a new one.
-            raise PassingError("HTTP 403", host=refusal.host) from refusal
+            raise PassingError("HTTP 403", host=refusal.host, answered=True) from refusal
         raise file_error(refusal, transport, file.path) from refusal
 
 
@@ -124,7 +124,7 @@ def _start(response: HTTPResponse, file: RemoteFile) -> int:
         if not found:
             raise PassingError("it sends a piece and does not say which")
         start, total = int(found[1]), found[2]
-    if total.isdigit() and int(total) != file.size_bytes:
+    if total.isdecimal() and int(total) != file.size_bytes:
         raise _WrongContentError(f"it has {int(total):,} bytes, the listing says {file.size_bytes:,}")
     return start
 

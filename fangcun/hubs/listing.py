@@ -13,7 +13,7 @@ from fangcun.errors import FangcunError
 
 _DRIVE = re.compile(r".:", re.DOTALL)
 """Windows, as Python reads its paths, takes any one character for a drive."""
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SHA1, _SHA256 = re.compile(r"[0-9a-f]{40}"), re.compile(r"[0-9a-f]{64}")
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)
 

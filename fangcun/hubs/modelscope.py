@@ -8,11 +8,12 @@ _legacy_api.py, `REPO_FILES_TRUNCATION_LIMIT` in constants.py; and in modelscope
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from fangcun.errors import FangcunError
-from fangcun.hubs.failures import StatusError
+from fangcun.hubs.failures import StatusError, printable
 from fangcun.hubs.listing import Listing, RemoteFile, by_path, remote_file
 from fangcun.hubs.sources import KINDS, Repository
 from fangcun.hubs.transport import Transport
@@ -21,6 +22,7 @@ DEFAULT_REVISION = "master"
 MODEL_LISTING_LIMIT = 3000
 """A model's listing ends here without saying so; a dataset's comes in pages."""
 _PAGE_FILES = 200
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 Entry = dict[str, Any]
 
@@ -102,7 +104,7 @@ def data_of(transport: Transport, path: str, *, allowed: bool = False) -> Any:
     if not isinstance(answer, dict):
         raise FangcunError(f"{transport.repository.host} answers in a form that is not known. Choose another --source.")
     if answer.get("Success") is False or answer.get("Code", 200) not in (200, None):
-        code, message = answer.get("Code"), str(answer.get("Message") or "")[:200]
+        code, message = answer.get("Code"), str(answer.get("Message") or "")
         status = code if isinstance(code, int) and 400 <= code < 500 else 400
         raise StatusError(status, transport.repository.host, None, message)
     return answer.get("Data")
@@ -119,7 +121,7 @@ def _commit(entries: list[Entry], newest: str) -> str | None:
     if len(newest) < 8:
         return None
     known = (str(entry.get("Revision") or "") for entry in entries)
-    return next((commit for commit in known if len(commit) == 40 and commit.startswith(newest)), None)
+    return next((commit for commit in known if _COMMIT.fullmatch(commit) and commit.startswith(newest)), None)
 
 
 def _revisions(transport: Transport) -> list[str]:
@@ -129,7 +131,7 @@ def _revisions(transport: Transport) -> list[str]:
         return []
     found = data.get("RevisionMap") if isinstance(data, dict) else None
     entries = [entry for key in ("Branches", "Tags") for entry in (found or {}).get(key) or []]
-    return [str(entry.get("Revision")) for entry in entries if isinstance(entry, dict)]
+    return [printable(str(entry.get("Revision"))) for entry in entries if isinstance(entry, dict)]
 
 
 def other_kind(transport: Transport) -> str | None:

@@ -37,7 +37,7 @@ def file_error(refusal: StatusError, transport: Transport, path: str) -> Fangcun
     """Why a file of the listing was refused."""
     if refusal.status == 404:
         return FangcunError(
-            f"{refusal.host} lists {path} and does not have it: the repository may have changed just now. Run the same command again."
+            f"{transport.repository.host} lists {path} and does not have it: the repository may have changed just now. Run the same command again."
         )
     return _refused(refusal, transport, path)
 

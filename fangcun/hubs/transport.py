@@ -91,7 +91,7 @@ class Transport:
                     with network_failures([final_host(response)]):
                         raw = response.read(_JSON_LIMIT_BYTES + 1)
                     expected = response.headers.get("Content-Length", "")
-                    if expected.isdigit() and len(raw) < min(int(expected), _JSON_LIMIT_BYTES + 1):
+                    if expected.isdecimal() and len(raw) < min(int(expected), _JSON_LIMIT_BYTES + 1):
                         raise PassingError("the answer broke off")
                     headers = response.headers
                 break
@@ -167,11 +167,11 @@ def _failure(error: urllib.error.HTTPError) -> PassingError | StatusError:
     host = urlsplit(error.url or "").netloc
     with error:
         if error.code >= 500 or error.code in (408, 425, 429):
-            return PassingError(f"HTTP {error.code}", retry_after_seconds(error.headers), host=host)
+            return PassingError(f"HTTP {error.code}", retry_after_seconds(error.headers), host=host, answered=True)
         if 300 <= error.code < 400:
-            return PassingError(f"HTTP {error.code} that leads nowhere", host=host)
+            return PassingError(f"HTTP {error.code} that leads nowhere", host=host, answered=True)
         message = error.headers.get("X-Error-Message", "") or _message(error)
-        return StatusError(error.code, host, error.headers, " ".join(message.split())[:200])
+        return StatusError(error.code, host, error.headers, message)
 
 
 def _message(error: urllib.error.HTTPError) -> str:

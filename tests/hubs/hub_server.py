@@ -220,7 +220,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if request.path == base or request.path.startswith(f"{base}/revision/"):
             if (fault := hub.next_fault("listing")) is not None:
                 return self._send(fault.status, json.dumps(fault.body or {}).encode(), fault.headers)
-            if request.path != base and request.path.rpartition("/")[2] not in hub.revisions:
+            if request.path != base and request.path.removeprefix(f"{base}/revision/") not in hub.revisions:
                 return self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
             siblings = [{"rfilename": path} for path in hub.files]
             return self._json({"id": NAME, "sha": hub.commit, "siblings": siblings, "private": False})

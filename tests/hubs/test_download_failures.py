@@ -65,6 +65,11 @@ def test_a_server_that_is_busy_is_asked_again(hub: HubServer, source: str, statu
     assert large(get(source)) == FILES[LARGE]
 
 
+def test_a_server_whose_first_answers_are_bad_is_no_missing_network(hub: HubServer, source: str) -> None:
+    hub.faults["listing"] = [Fault(503)] * 4
+    assert large(get(source)) == FILES[LARGE]
+
+
 def test_a_server_that_never_answers_well_is_given_up_with_its_name(hub: HubServer, source: str) -> None:
     hub.faults[LARGE] = [Fault(503)] * 50
     with pytest.raises(FangcunError, match=r"fails: HTTP 503, 6 times in a row. What was fetched is kept"):
@@ -112,6 +117,7 @@ def test_what_a_server_asks_for_is_read_in_each_of_its_forms() -> None:
         return retry_after_seconds(message)
 
     assert asked() is None and asked(Retry_After="soon") is None
+    assert asked(Retry_After="\xb2") is None and asked(Retry_After="Fri, 01 Jan 9999999 00:00:00 GMT") is None
     assert asked(Retry_After="7") == 7.0
     assert asked(Retry_After=formatdate(0)) == 0.0
     assert asked(RateLimit='"api";r=0;t=55') == 55.0
@@ -215,6 +221,11 @@ def test_what_is_not_there_is_said_with_the_kind_that_is(hub: HubServer, source:
         download("owner/other", source=source)
 
 
+def test_a_revision_may_have_slashes(hub: HubServer, source: str) -> None:
+    hub.revisions = {"refs/convert/parquet"}
+    assert get(source, revision="refs/convert/parquet").revision == "refs/convert/parquet"
+
+
 def test_a_revision_that_is_not_there_is_an_error_on_both(hub: HubServer, source: str) -> None:
     """ModelScope answers 200 and no files."""
     with pytest.raises(FangcunError, match="owner/name has no revision 'v9'"):
@@ -256,6 +267,12 @@ def test_an_address_that_is_no_hub_is_said(hub: HubServer) -> None:
     hub.faults["listing"] = [Fault(200, {"Content-Type": "text/html"}, body={"hello": "world"})]
     with pytest.raises(FangcunError, match=r"does not tell the commit .* a mirror of the Hugging Face API\?"):
         get(hub.address)
+
+
+def test_a_servers_words_do_not_reach_the_terminal_as_commands(hub: HubServer, source: str) -> None:
+    hub.faults["listing"] = [Fault(403, body={"Message": "no\x1b[2J\x9b2J\n  way", "error": "no\x1b[2J\n way"})]
+    with pytest.raises(FangcunError, match=r"HTTP 403: no\[2J(2J)? way\)"):
+        get(source)
 
 
 # The token

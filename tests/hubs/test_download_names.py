@@ -38,7 +38,7 @@ def test_a_name_that_is_taken_stays_in_its_folder_on_every_system(path: str) -> 
 
 @pytest.mark.parametrize(
     "path",
-    ["../x", "a/../../x", "/etc/passwd", "C:/x", "c:x", "a\\..\\x", "\\\\host\\x", "~/x", "a//b", "./a", "a/", "", "a\nb", None, 5],
+    ["../x", "a/../../x", "/etc/passwd", "C:/x", "c:x", "a\\..\\x", "\\\\host\\x", "~/x", "a//b", "./a", "a/", "", "a\nb", "a\x9b2J", None, 5],
 )  # fmt: skip
 def test_a_name_that_leads_outside_is_refused(path: object) -> None:
     with pytest.raises(FangcunError, match="refused, and nothing was fetched"):
