@@ -30,6 +30,10 @@ _MESSAGE_LIMIT_BYTES = 1 << 16
 _PORTS = {"http": 80, "https": 443}
 
 
+default_certificates = ssl.create_default_context
+"""Whom to believe over https: the system's authorities, or SSL_CERT_FILE's."""
+
+
 class Transport:
     """Requests on behalf of one repository. May be used by several threads."""
 
@@ -44,7 +48,7 @@ class Transport:
         for handler in (
             urllib.request.ProxyHandler(),
             urllib.request.HTTPHandler(),
-            urllib.request.HTTPSHandler(context=ssl.create_default_context()),
+            urllib.request.HTTPSHandler(context=default_certificates()),
             urllib.request.HTTPDefaultErrorHandler(),
             urllib.request.HTTPErrorProcessor(),
             urllib.request.UnknownHandler(),

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hub_server import FILES, HubServer
 
-from fangcun.hubs import failures, sources
+from fangcun.hubs import failures, sources, transport
+
+
+@pytest.fixture(scope="session")
+def certificates() -> ssl.SSLContext:
+    """The system's, read once: that takes longer than most of these tests."""
+    return ssl.create_default_context()
 
 
 @pytest.fixture(autouse=True)
-def quick_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def quick_and_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, certificates: ssl.SSLContext) -> None:
     """No waits, no proxies, no tokens, and a folder of its own."""
     monkeypatch.setattr(failures, "WAITS_SECONDS", (0.0,) * 5)
+    monkeypatch.setattr(transport, "default_certificates", lambda: certificates)
     monkeypatch.setenv("NO_PROXY", "*")
     for name in ("HF_TOKEN", "MODELSCOPE_API_TOKEN", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)

@@ -21,7 +21,7 @@ from hub_server import FILES, NAME, Fault, HubServer, noise
 
 from fangcun import cli
 from fangcun.errors import FangcunError
-from fangcun.hubs import Download, download, failures, fetch, plan
+from fangcun.hubs import Download, download, failures, fetch, plan, transport
 from fangcun.hubs.failures import PassingError, Patience, retry_after_seconds
 from fangcun.hubs.sources import choose
 from fangcun.hubs.transport import Transport, _Redirects
@@ -345,6 +345,7 @@ def test_a_redirect_leads_to_no_other_kind_of_place(hub: HubServer, place: str) 
 
 
 def test_over_https_a_hub_is_believed_by_its_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(transport, "default_certificates", ssl.create_default_context)
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("openssl makes the certificate, and is not here")
@@ -397,18 +398,18 @@ def test_a_store_that_fails_is_named_beside_the_hub_that_sends_there(
 
 
 def test_a_certificate_that_cannot_be_verified_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    transport = Transport(choose(NAME, "https://hub.example", "model"))
+    there = Transport(choose(NAME, "https://hub.example", "model"))
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     refused.verify_message = "self-signed certificate"
 
     def fail(*_: object, **__: object) -> None:
         raise urllib.error.URLError(refused)
 
-    monkeypatch.setattr(transport._opener, "open", fail)
+    monkeypatch.setattr(there._opener, "open", fail)
     with pytest.raises(
         FangcunError, match=r"certificate of hub.example cannot be verified \(self-signed certificate\)"
     ):
-        transport.get_json("https://hub.example/x")
+        there.get_json("https://hub.example/x")
 
 
 # The disk
