@@ -1,6 +1,6 @@
 """ModelScope's API.
 
-Read in modelscope_hub 0.5.1 (its later versions carry what modelscope/hub/api.py had before): `LegacyClient.list_repo_files`,
+Read in modelscope_hub 0.5.1, to which modelscope's own hub/api.py has moved: `LegacyClient.list_repo_files`,
 `_walk_repo_files`, `list_dataset_files_paginated`, `_request_repo_tree`, `list_revisions` and `get_download_url` in
 _legacy_api.py, `REPO_FILES_TRUNCATION_LIMIT` in constants.py; and in modelscope (github:modelscope/modelscope at 2da1d949)
 `HubApi.get_model_files` and `get_dataset_files` in hub/api.py. Every file's sha256 is told.
