@@ -1,0 +1,10 @@
+"""Corpus and packing as tasks of datatrove's executors: on one machine, under Slurm, on Ray.
+
+The tasks call the same functions as a single process does and write the same files, whoever runs them. Finished tasks are
+kept: the same command again runs the missing ones only.
+"""
+
+from fangcun.cluster.job import Job, Phase
+from fangcun.cluster.run import run_job
+
+__all__ = ["Job", "Phase", "run_job"]
