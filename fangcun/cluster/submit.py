@@ -93,7 +93,7 @@ def _check_resources(ray: Any, job: Job) -> None:
 
 def _end_with_parent() -> None:
     """When the starting process is gone, end this one and all that it started: they are one process group."""
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not sys.stdin: a forked process closes it, and would wait for its lock
         pass
     os.killpg(0, signal.SIGTERM)
 

@@ -71,7 +71,7 @@ def _write(file: Path, sentence: str) -> None:
 
 
 def _end_with_parent() -> None:
-    while sys.stdin.buffer.read(1):
+    while os.read(0, 1):  # not sys.stdin: a forked process closes it, and would wait for its lock
         pass
     os._exit(1)
 
