@@ -24,6 +24,7 @@ from fangcun.corpus.schemas import questions
 from fangcun.corpus.shards import ShardWriter
 from fangcun.corpus.sources import Source, corpus_sources
 from fangcun.corpus.work import Work
+from fangcun.corpus.works import Works
 from fangcun.errors import ConfigError, FangcunError
 
 # Raised whenever the same input would give other documents than before.
@@ -91,38 +92,46 @@ def build_corpus(
         write_artifact(out, manifest) as folder,
         Work(work_folder(out), print_of_all, sources) as work,
     ):
-        report = _first_pass(work, config, sources, progress, tell)
-        decided = decide(work, config, sources)
-        manifest.settings |= split_settings(decided, sources)
-        drops = Drops.restored(work.drops.state())
-        with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
-            written = write_splits(work, decided, sources, drops, {"train": train, "val": val})
-        check_split(train, val, decided)
-        drops.write_samples(folder)
-        mojibake = {
-            "repaired": any(source.rules.clean.mojibake for source in sources),
-            "documents": dict(sorted(drops.mojibake.items())),
-        }
-        dropped = {"rules": drops.as_dict(), "masked": drops.masked, "mojibake": mojibake}
-        text = json.dumps(report.as_dict() | dropped, ensure_ascii=False, indent=1)
-        (folder / "drops.json").write_text(text + "\n", encoding="utf-8", newline="\n")
-        manifest.counts = {
-            "train": train.counts(),
-            "val": val.counts(),
-            "files": len(report.files),
-            "skipped_files": len(report.skipped),
-            "dropped_documents": sum(count["documents"] for count in drops.as_dict().values() if not count["lines"]),
-            **{name: report.total(name) for name in ("empty_documents", "broken_records", "broken_bytes")},
-        }
-        if config.sources is not None:
-            for split, counts in written.sources.items():
-                # Each source, in reading order: the documents of a split lie one source after the other.
-                nothing = {"documents": 0, "characters": 0, "bytes": 0}
-                manifest.counts[split]["sources"] = {
-                    source.name: counts.get(source.name, nothing) for source in sources
-                }
+        first_pass(work, config, sources, progress=progress, tell=tell)
+        check_kept(config, work.report or ReadReport(), work.drops, work.documents)
+        settings, manifest.counts = second_pass(work, config, sources, folder)
+        manifest.settings |= settings
     discard(work_folder(out))
     return manifest
+
+
+def second_pass(
+    work: Work | Works, config: CorpusConfig, sources: Sequence[Source], folder: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Write all files of the artefact into `folder`; what the manifest says in `settings`, and its `counts`."""
+    decided = decide(work, config, sources)
+    drops = Drops.restored(work.drops.state())
+    with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
+        written = write_splits(work, decided, sources, drops, {"train": train, "val": val})
+    check_split(train, val, decided)
+    drops.write_samples(folder)
+    mojibake = {
+        "repaired": any(source.rules.clean.mojibake for source in sources),
+        "documents": dict(sorted(drops.mojibake.items())),
+    }
+    dropped = {"rules": drops.as_dict(), "masked": drops.masked, "mojibake": mojibake}
+    report = work.report or ReadReport()
+    text = json.dumps(report.as_dict() | dropped, ensure_ascii=False, indent=1)
+    (folder / "drops.json").write_text(text + "\n", encoding="utf-8", newline="\n")
+    counts: dict[str, Any] = {
+        "train": train.counts(),
+        "val": val.counts(),
+        "files": len(report.files),
+        "skipped_files": len(report.skipped),
+        "dropped_documents": sum(count["documents"] for count in drops.as_dict().values() if not count["lines"]),
+        **{name: report.total(name) for name in ("empty_documents", "broken_records", "broken_bytes")},
+    }
+    if config.sources is not None:
+        for split, of_split in written.sources.items():
+            # Each source, in reading order: the documents of a split lie one source after the other.
+            nothing = {"documents": 0, "characters": 0, "bytes": 0}
+            counts[split]["sources"] = {source.name: of_split.get(source.name, nothing) for source in sources}
+    return split_settings(decided, sources), counts
 
 
 def work_folder(out: Path) -> Path:
@@ -130,17 +139,19 @@ def work_folder(out: Path) -> Path:
     return out.with_name(f"{out.name}.work")
 
 
-def _first_pass(
+def first_pass(
     work: Work,
     config: CorpusConfig,
     sources: Sequence[Source],
-    progress: Progress | None,
-    tell: Callable[[str], None] | None,
-) -> ReadReport:
+    *,
+    progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> None:
+    """Read, clean and filter what `work` does not have yet."""
     if work.read and tell is not None:
         tell(f"going on from {work.folder}: {work.read:,} documents were read before")
     if work.report is not None:
-        return work.report
+        return
     report = ReadReport()
     references = _references(work.rules.dedup)
     batches = work_batches(
@@ -148,9 +159,7 @@ def _first_pass(
     )
     for batch in batches:
         work.add(batch)
-    check_kept(config, report, work.drops, work.documents)
     work.finish(report)
-    return report
 
 
 def _reference_source(rules: Rules | None) -> Source | None:

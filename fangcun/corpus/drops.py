@@ -88,6 +88,18 @@ class Drops:
             drops.rules[name] = RuleCount(**count, samples=samples)
         return drops
 
+    def merge(self, other: Drops) -> None:
+        """Take in what became of the documents that come next."""
+        self.masked += other.masked
+        self.mojibake.update(other.mojibake)
+        for name, count in other.rules.items():
+            mine = self.rules.setdefault(name, RuleCount())
+            mine.documents += count.documents
+            mine.lines += count.lines
+            mine.bytes += count.bytes
+            for key, sample in count.samples:
+                _keep(mine, key, sample)
+
     def write_samples(self, folder: Path) -> None:
         """`dropped.jsonl.zst` in `folder`, where there are samples: rule, reason, source, characters, text."""
         if not self.rules:
@@ -102,15 +114,19 @@ class Drops:
     @staticmethod
     def _sample(count: RuleCount, text: str, about: dict[str, Any]) -> None:
         key = _inverted(document_id(text))
-        if len(count.samples) >= SAMPLES and key <= count.samples[0][0]:
-            return
-        if any(key == other for other, _ in count.samples):  # one of a kind is enough
-            return
-        entry = (key, {**about, "text": text[:_SAMPLE_CHARACTERS]})
-        if len(count.samples) < SAMPLES:
-            heapq.heappush(count.samples, entry)
-        else:
-            heapq.heapreplace(count.samples, entry)
+        if len(count.samples) < SAMPLES or key > count.samples[0][0]:
+            _keep(count, key, {**about, "text": text[:_SAMPLE_CHARACTERS]})
+
+
+def _keep(count: RuleCount, key: str, sample: dict[str, Any]) -> None:
+    if len(count.samples) >= SAMPLES and key <= count.samples[0][0]:
+        return
+    if any(key == other for other, _ in count.samples):  # one of a kind is enough
+        return
+    if len(count.samples) < SAMPLES:
+        heapq.heappush(count.samples, (key, sample))
+    else:
+        heapq.heapreplace(count.samples, (key, sample))
 
 
 def _inverted(identity: str) -> str:

@@ -23,6 +23,7 @@ from fangcun.corpus.shards import ShardWriter
 from fangcun.corpus.sources import Source
 from fangcun.corpus.split import choose_share, choose_split, split_by_hash, split_by_tail
 from fangcun.corpus.work import Work
+from fangcun.corpus.works import Works
 from fangcun.errors import FangcunError
 
 
@@ -42,7 +43,7 @@ class Decided:
     """Of the documents of each source that stay."""
 
 
-def decide(work: Work, config: CorpusConfig, sources: Sequence[Source]) -> Decided:
+def decide(work: Work | Works, config: CorpusConfig, sources: Sequence[Source]) -> Decided:
     """Find copies and repeated paragraphs, and choose the split."""
     numbers = work.numbers()
     copies = work.duplicates.find(near=work.rules.dedup.near) if work.duplicates is not None else None
@@ -78,7 +79,7 @@ class Written:
 
 
 def write_splits(
-    work: Work, decided: Decided, sources: Sequence[Source], drops: Drops, writers: dict[str, ShardWriter]
+    work: Work | Works, decided: Decided, sources: Sequence[Source], drops: Drops, writers: dict[str, ShardWriter]
 ) -> Written:
     """Write the documents that stay; count the others in `drops`."""
     written = Written({split: {} for split in writers})
@@ -91,7 +92,7 @@ def write_splits(
 
 
 class _Finisher:
-    def __init__(self, work: Work, decided: Decided, sources: Sequence[Source]) -> None:
+    def __init__(self, work: Work | Works, decided: Decided, sources: Sequence[Source]) -> None:
         self.work, self.decided = work, decided
         self.filters = [Filter(source.rules.filter) for source in sources]
         self.held_out = self._held_out() if work.rules.dedup.held_out else None

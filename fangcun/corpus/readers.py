@@ -58,7 +58,8 @@ def read_raw(
     done_bytes, shown_bytes = 0, 0
     for path in source.files:
         reader = _FileReader(path, source.names[path], source.config, report, texts)
-        for document in reader.documents():
+        documents = reader.documents() if source.window is None else reader.documents_within(*source.window)
+        for document in documents:
             yield document
             now = done_bytes + reader.position_bytes()
             if progress and now - shown_bytes >= _PROGRESS_BYTES:
@@ -104,6 +105,34 @@ class _FileReader:
             self.counts.bytes = self.stream.unpacked_bytes
         if self._lacking and not self._found:
             self._complain_of_text_key()
+
+    def documents_within(self, start_bytes: int, stop_bytes: int) -> Iterator[RawDocument]:
+        """Those documents up to which the file has been read to a place in [start, stop).
+
+        What is found broken counts where the document before it does, so that windows that meet count each place once.
+        """
+        samples = list(self.report.samples)
+        before_bytes, begun = 0, start_bytes == 0
+        for document in self.documents():
+            position = self.position_bytes()
+            if position >= stop_bytes:
+                self.counts.bytes = self._read_bytes()
+                break
+            if position < start_bytes:
+                continue
+            if not begun:
+                begun, before_bytes = True, self._read_bytes()
+                self.counts.broken_records = self.counts.broken_bytes = 0
+                self.report.samples[:] = samples
+            yield document
+        if not begun:  # no document begins here
+            before_bytes = self.counts.bytes
+            self.counts.broken_records = self.counts.broken_bytes = 0
+            self.report.samples[:] = samples
+        self.counts.bytes -= before_bytes
+
+    def _read_bytes(self) -> int:
+        return self.counts.bytes if self._share is not None else self.stream.unpacked_bytes
 
     def _texts(self) -> Iterator[tuple[str, str]]:
         """(place, text as it stands in the file)."""

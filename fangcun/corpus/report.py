@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from fangcun.errors import FangcunError
@@ -65,6 +65,19 @@ class ReadReport:
     def first_places(self, count: int = 3) -> str:
         """The first broken places in one line."""
         return "; ".join(f"{sample['place']}: {sample['reason']}" for sample in self.samples[:count])
+
+    def merge(self, other: ReadReport) -> None:
+        """Take in what was found in the files that come next; of a file that was read in parts, in the next part."""
+        for file in other.files:
+            if self.files and self.files[-1].name == file.name:
+                whole = self.files[-1]
+                whole.encoding = file.encoding  # the later part has seen more of it
+                for name in _COUNTS:
+                    setattr(whole, name, getattr(whole, name) + getattr(file, name))
+            else:
+                self.files.append(replace(file))
+        self.skipped += other.skipped
+        self.samples = (self.samples + other.samples)[:MAX_SAMPLES]
 
     def check(self, max_broken_share: float) -> None:
         """Raise FangcunError when more than `max_broken_share` of the documents or of the bytes are broken."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +14,34 @@ from fangcun.corpus.files import list_files, short_names
 from fangcun.errors import ConfigError
 
 
+@dataclass(frozen=True)
+class Part:
+    """Files `first` … `last` - 1 of a source; of a single file, the documents that begin to be read in a window of it."""
+
+    first: int
+    last: int
+    window: tuple[int, int] | None = None
+    """Bytes of the file as it lies on disk, from and to. Null: all of it."""
+
+
 class Source:
     """Files that are read in one way. They are listed once, when they are first asked for. Raises FangcunError then."""
 
+    window: tuple[int, int] | None = None
+    """See Part."""
+
     def __init__(self, config: CorpusConfig, rules: Rules | None = None, name: str = "") -> None:
         self.config, self.rules, self.name = config, rules or Rules(), name
+
+    def part(self, part: Part) -> Source:
+        """A source of some of the files, which are called as they are here. The first part names the skipped files."""
+        if part.window is not None and part.last - part.first != 1:
+            raise ValueError("a window is of one file")
+        chosen = Source(self.config, self.rules, self.name)
+        begins = part.first == 0 and (part.window is None or part.window[0] == 0)
+        chosen.window, chosen.names = part.window, self.names
+        chosen._listed = (self.files[part.first : part.last], self.skipped if begins else [])
+        return chosen
 
     @cached_property
     def _listed(self) -> tuple[list[Path], list[Path]]:

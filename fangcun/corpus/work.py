@@ -52,7 +52,7 @@ class Work:
 
     def __init__(self, folder: Path, fingerprint: str, sources: Sequence[Source]) -> None:
         self.folder, self.fingerprint, self.rules = Path(folder), fingerprint, sources[0].rules
-        state = self._found()
+        state = read_state(self.folder, self.fingerprint)
         if not state:
             discard(self.folder)
             self.folder.mkdir(parents=True)
@@ -104,7 +104,7 @@ class Work:
         if self._writer is not None:
             self._writer.__exit__(kind, error, trace)
         small = self.parts < 2 and isinstance(error, FangcunError)
-        if small or not self.parts:  # nothing worth going on from
+        if small or not (self.parts or self.report):  # nothing worth going on from
             discard(self.folder)
 
     @property
@@ -140,6 +140,8 @@ class Work:
     def finish(self, report: ReadReport) -> None:
         """All documents were added."""
         self._end_part(report)
+        if self.duplicates is not None:
+            self.duplicates.flush()
         self.report = report
 
     def numbers(self) -> np.ndarray:
@@ -148,22 +150,11 @@ class Work:
 
     def stored(self) -> Iterator[Document]:
         """All documents, in order."""
-        return read_shards([self.folder / f"part-{part:05d}.jsonl.zst" for part in range(self.parts)])
+        return stored(self.folder, self.parts)
 
     def places(self) -> Iterator[str]:
         """The place of each document, in order."""
-        for part in range(self.parts):
-            for place in self._part_places(part):
-                yield place.decode()
-
-    def _found(self) -> dict[str, Any]:
-        """The state of a first pass for the same corpus, if one lies there, or an empty one."""
-        try:
-            state = json.loads((self.folder / STATE_FILE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        known = state.get("format") == _FORMAT and state.get("fingerprint") == self.fingerprint
-        return state if known else {}
+        return places(self.folder, self.parts)
 
     def _open_numbers(self) -> BinaryIO:
         path, size = self.folder / "numbers.bin", self.documents * NUMBERS.itemsize
@@ -192,15 +183,11 @@ class Work:
         """The part in which a document lies, and the number of the first document of that part."""
         first = 0
         for part in range(self.parts):
-            count = len(self._part_places(part))
+            count = len(_part_places(self.folder, part))
             if document < first + count:
                 return part, first
             first += count
         return self.parts, first
-
-    def _part_places(self, part: int) -> list[bytes]:
-        packed = (self.folder / f"places-{part:05d}.zst").read_bytes()
-        return zstandard.ZstdDecompressor().decompress(packed).split(b"\0")[:-1]
 
     def _end_part(self, report: ReadReport | None = None) -> None:
         if self._writer is not None:
@@ -227,3 +214,30 @@ class Work:
             "done": None if report is None else report.state(),
         }
         write_text_atomic(self.folder / STATE_FILE, json.dumps(state, ensure_ascii=False))
+
+
+def read_state(folder: Path, fingerprint: str) -> dict[str, Any]:
+    """The state of a first pass for the same corpus, if one lies there, or an empty one."""
+    try:
+        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    known = state.get("format") == _FORMAT and state.get("fingerprint") == fingerprint
+    return state if known else {}
+
+
+def stored(folder: Path, parts: int) -> Iterator[Document]:
+    """The documents of the first `parts` parts in a folder, in order."""
+    return read_shards([folder / f"part-{part:05d}.jsonl.zst" for part in range(parts)])
+
+
+def places(folder: Path, parts: int) -> Iterator[str]:
+    """The place of each of them."""
+    for part in range(parts):
+        for place in _part_places(folder, part):
+            yield place.decode()
+
+
+def _part_places(folder: Path, part: int) -> list[bytes]:
+    packed = (folder / f"places-{part:05d}.zst").read_bytes()
+    return zstandard.ZstdDecompressor().decompress(packed).split(b"\0")[:-1]

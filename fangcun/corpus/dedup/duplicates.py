@@ -74,6 +74,14 @@ class Duplicates:
         """Forget all but the first `documents`; returns how many are left: fewer, where a block of 4096 was begun."""
         return self._spool.keep(documents)
 
+    def flush(self) -> None:
+        """Write the block that was begun too, so that `add_folder` finds all documents."""
+        self._spool.open()
+
+    def add_folder(self, folder: Path, documents: int) -> None:
+        """The next documents are all those that another one of these has collected in its folder, and flushed."""
+        self._spool.add_spool(folder, documents)
+
     def add(self, sketches: Sketches, ids: Sequence[str]) -> None:
         """The next documents. `ids` are `Document.id`: hexadecimal, 16 digits."""
         self._spool.add(sketches, np.array([int(identity, 16) for identity in ids], np.uint64))

@@ -115,12 +115,12 @@ class ParagraphCounter:
     """The first pass. `folder` takes 16 bytes a long paragraph; the caller deletes it.
 
     Takes paragraphs (lines) of at least `min_characters` that count in at least `min_documents` documents of different
-    id. `positions` is what `flush` gave: the counter goes on from there.
+    id. `positions` is what `flush` gave: the counter goes on from there. What was counted in the folders `others` counts too.
     """
 
     def __init__(
         self, folder: Path, folding: Folding, *, min_characters: int = 20, min_documents: int = 4,
-        positions: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None, others: Sequence[Path] = (),
     ) -> None:  # fmt: skip
         if min_characters < 1 or min_documents < 2:
             raise FangcunError(
@@ -129,7 +129,9 @@ class ParagraphCounter:
         self.folding, self.min_characters, self.min_documents = folding, min_characters, min_documents
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self._paths = [folder / f"paragraphs-{part:02d}.bin" for part in range(_PARTS)]
+        names = [f"paragraphs-{part:02d}.bin" for part in range(_PARTS)]
+        self._paths = [folder / name for name in names]
+        self._counted = [[place / name for place in (folder, *others)] for name in names]
         self._files: list[BinaryIO] = []
         for path, position in zip(self._paths, positions or [0] * _PARTS, strict=True):
             file = open(path, "r+b" if position else "w+b")  # noqa: SIM115
@@ -179,8 +181,8 @@ class ParagraphCounter:
         """
         self.flush()
         hashes, keepers = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
-        for path in self._paths:
-            records = np.fromfile(path, _RECORD)
+        for paths in self._counted:
+            records = np.concatenate([np.fromfile(path, _RECORD) for path in paths])
             if without is not None:
                 records = records[~np.isin(records["id"], without)]
             if not len(records):

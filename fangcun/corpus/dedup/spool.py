@@ -82,6 +82,16 @@ class Spool:
         self._files["bands.bin"].write(_band_keys(self._signatures).T.tobytes())
         self._files["documents.bin"].write(self._documents[:documents].tobytes())
 
+    def add_spool(self, folder: Path, documents: int) -> None:
+        """Append the first `documents` of a spool in another folder that was opened when all were in it."""
+        if not documents:
+            return
+        about = np.memmap(Path(folder) / "documents.bin", DOCUMENT, "r", shape=(documents,))
+        signatures = np.memmap(Path(folder) / "signatures.bin", "<u2", "r", shape=(documents, PLACES))
+        for start in range(0, documents, BLOCK_DOCUMENTS):
+            rows = about[start : start + BLOCK_DOCUMENTS]
+            self.add(Sketches(signatures[start : start + len(rows)], rows["exact"], rows["length"]), rows["id"])
+
     def open(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Memory maps of what was added: documents, signatures (documents, 256), band keys (blocks, 32, 4096)."""
         at = self.documents % BLOCK_DOCUMENTS
