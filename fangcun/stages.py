@@ -174,9 +174,17 @@ class Stages:
             )
 
         def build(line: Progress) -> Manifest:
+            def tell(text: str) -> None:
+                self.console.say(f"corpus     {text}")
+
+            if recipe.cluster.executor is not None:
+                from fangcun.cluster import build_corpus_by_tasks
+
+                return build_corpus_by_tasks(
+                    recipe.corpus, self.corpus, recipe.cluster, rules, progress=line, known_inputs=inputs, tell=tell
+                )
             return build_corpus(
-                recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs,
-                tell=lambda text: self.console.say(f"corpus     {text}"),
+                recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs, tell=tell
             )  # fmt: skip
 
         return Stage(

@@ -4,7 +4,8 @@ The tasks call the same functions as a single process does and write the same fi
 kept: the same command again runs the missing ones only.
 """
 
+from fangcun.cluster.corpus import build_corpus_by_tasks
 from fangcun.cluster.job import Job, Phase
 from fangcun.cluster.run import run_job
 
-__all__ = ["Job", "Phase", "run_job"]
+__all__ = ["Job", "Phase", "build_corpus_by_tasks", "run_job"]

@@ -20,6 +20,10 @@ from fangcun.config.cluster import ClusterConfig
 
 JOB = "job.json"
 DRIVER_LOG = "executor.log"
+SLURM_JOBS = "jobs"
+"""The numbers of the jobs that were submitted."""
+INCOMPLETE, REFUSED = 3, 4
+"""Exit codes of the process that submits: tasks failed; sbatch took no job."""
 MAX_TASKS = 1000
 _TASK_BYTES = 256_000_000
 

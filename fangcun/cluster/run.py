@@ -13,8 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from fangcun.cluster.job import DRIVER_LOG, Job, Phase
-from fangcun.cluster.submit import INCOMPLETE, REFUSED, SLURM_JOBS
+from fangcun.cluster.job import DRIVER_LOG, INCOMPLETE, REFUSED, SLURM_JOBS, Job, Phase
 from fangcun.errors import ConfigError, FangcunError
 
 Progress = Callable[[int, int], None]
@@ -51,7 +50,7 @@ def run_job(
     count = sum(phase.tasks for phase in job.phases)
     kept = sum(len(phase.completed(job.folder)) for phase in job.phases)
     note = f", {kept} of them done before" if kept else ""
-    say(f"{job.title:<10} {count} tasks by {job.config.executor}{note}; logs in {job.folder}")
+    say(f"{count} tasks by {job.config.executor}{note}; logs in {job.folder}")
     if job.config.executor == "slurm":
         _follow_slurm(job, progress, say)
     else:
@@ -143,14 +142,14 @@ def _follow_slurm(job: Job, progress: Progress | None, say: Callable[[str], None
     file = job.folder / SLURM_JOBS
     numbers = alive_jobs(file)
     if numbers:
-        say(f"{job.title:<10} waits for {_named(numbers)}, submitted before")
+        say(f"waits for {_named(numbers)}, submitted before")
     else:
         process = _start(job)
         code = process.wait()
         if code:
             raise FangcunError(_last_words(job, code == REFUSED))
         numbers = file.read_text(encoding="utf-8").split()
-        say(f"{job.title:<10} submitted {_named(numbers)}; status: squeue --jobs {','.join(numbers)}")
+        say(f"submitted {_named(numbers)}; status: squeue --jobs {','.join(numbers)}")
     try:
         gone_since: float | None = None
         while _missing(job):
@@ -164,7 +163,7 @@ def _follow_slurm(job: Job, progress: Progress | None, say: Callable[[str], None
             time.sleep(_SLURM_POLL_SECONDS if gone_since is None else 1)
     except BaseException:
         say(
-            f"{job.title:<10} {_named(numbers)} go on without this command: the same command again waits for them. "
+            f"{_named(numbers)} go on without this command: the same command again waits for them. "
             f"To end them: scancel {' '.join(numbers)}"
         )
         raise

@@ -17,12 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fangcun.artifacts import write_text_atomic
-from fangcun.cluster.job import Job
+from fangcun.cluster.job import INCOMPLETE, REFUSED, SLURM_JOBS, Job
 from fangcun.errors import FangcunError
-
-SLURM_JOBS = "jobs"
-INCOMPLETE, REFUSED = 3, 4
-"""Exit codes: tasks failed; sbatch took no job."""
 
 
 def main(folder: Path) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig, Rules
+    from fangcun.config.cluster import ClusterConfig
     from fangcun.config.dump import dump_recipe
     from fangcun.config.inputs import check_inputs
     from fangcun.config.keys import field_docs
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointConfig",
     "CleanConfig",
+    "ClusterConfig",
     "CorpusConfig",
     "DedupConfig",
     "EvalConfig",
@@ -71,6 +73,7 @@ __all__ = [
 # Where a public name lives, if not in `schema`. Resolved at first use: `fangcun --help` reads no YAML library.
 _HOMES = {
     "CleanConfig": "cleaning",
+    "ClusterConfig": "cluster",
     "DedupConfig": "cleaning",
     "FilterConfig": "cleaning",
     "ImportReport": "report",

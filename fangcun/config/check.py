@@ -17,6 +17,7 @@ from fangcun.config.schema import Recipe
 from fangcun.errors import ConfigError
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_SLURM_TIME = re.compile(r"\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2}")
 _STOPS = ("train.max_steps", "train.max_tokens", "train.epochs", "train.max_time")
 
 
@@ -28,6 +29,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
         find_source_mistakes,
         _dedup,
         _tokenizer_and_tokens,
+        _cluster,
         _batches,
         _length,
         _schedule,
@@ -44,7 +46,7 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
 def idle_settings(recipe: Recipe) -> list[str]:
     """Settings that differ from their default and that nothing in this recipe reads."""
     found = Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
-    for check in (_corpus, _dedup, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer, _trackers):
+    for check in (_corpus, _dedup, _tokenizer_and_tokens, _cluster, _schedule, _model, _init, _optimizer, _trackers):
         check(found, recipe)
     return found.unused
 
@@ -112,6 +114,30 @@ def _tokenizer_and_tokens(found: Findings, recipe: Recipe) -> None:
     if recipe.tokens.path is not None:
         keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "encoder", "shard_tokens")]
         found.idle(keys, "tokens.path", "it has no effect where tokens.path names finished token shards.")
+
+
+def _cluster(found: Findings, recipe: Recipe) -> None:
+    executor = recipe.cluster.executor
+    of_slurm = ["time", "partition", "account", "qos", "setup", "sbatch"]
+    idle = {
+        None: ["tasks", "workers", "memory_gb", *of_slurm, "ray_address"],
+        "local": ["memory_gb", *of_slurm, "ray_address"],
+        "ray": of_slurm,
+        "slurm": ["ray_address"],
+    }[executor]
+    with_it = f"with cluster.executor '{executor}'" if executor else "without cluster.executor"
+    found.idle([f"cluster.{leaf}" for leaf in idle], "cluster.executor", f"it has no effect {with_it}.")
+    if executor is None:
+        return
+    workers = ["corpus.workers", "tokens.workers"]
+    found.idle(workers, "cluster.executor", "it has no effect with cluster.executor: cluster.workers counts the tasks.")
+    if not _SLURM_TIME.fullmatch(recipe.cluster.time):
+        found.error(["cluster.time"], f"expected minutes, HH:MM:SS or D-HH:MM:SS, got '{recipe.cluster.time}'.")
+    for word in recipe.cluster.sbatch:
+        if not re.fullmatch(r"--[a-z][a-z-]*(=.+)?", word):
+            found.error(
+                ["cluster.sbatch"], f"expected an option such as --exclusive or --constraint=rome, got '{word}'."
+            )
 
 
 def _batches(found: Findings, recipe: Recipe) -> None:

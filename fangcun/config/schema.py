@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig
+from fangcun.config.cluster import ClusterConfig
 from fangcun.config.constraints import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -348,6 +349,9 @@ class Recipe:
 
     tokens: TokensConfig = field(default_factory=TokensConfig)
     """Ids on disk."""
+
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    """Corpus and packing on several machines."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     """Shape of the model."""

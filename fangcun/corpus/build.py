@@ -88,7 +88,7 @@ def build_corpus(
     print_of_all, inputs = _fingerprint(sources, config, known_inputs, rules)
     manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)
     with (
-        _clear_write_errors(out),
+        clear_write_errors(out),
         write_artifact(out, manifest) as folder,
         Work(work_folder(out), print_of_all, sources) as work,
     ):
@@ -230,7 +230,8 @@ def _source_settings(source: SourceConfig) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _clear_write_errors(out: Path) -> Generator[None, None, None]:
+def clear_write_errors(out: Path) -> Generator[None, None, None]:
+    """Turn an error of the disk, while `out` is written, into FangcunError."""
     try:
         yield
     except OSError as error:

@@ -38,9 +38,10 @@ class Source:
         if part.window is not None and part.last - part.first != 1:
             raise ValueError("a window is of one file")
         chosen = Source(self.config, self.rules, self.name)
-        begins = part.first == 0 and (part.window is None or part.window[0] == 0)
-        chosen.window, chosen.names = part.window, self.names
-        chosen._listed = (self.files[part.first : part.last], self.skipped if begins else [])
+        begins = part.first == 0 < part.last and (part.window is None or part.window[0] == 0)
+        files, skipped = self.files[part.first : part.last], self.skipped if begins else []
+        chosen.window, chosen._listed = part.window, (files, skipped)
+        chosen.names = {path: self.names[path] for path in (*files, *skipped)}
         return chosen
 
     @cached_property

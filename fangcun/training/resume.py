@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "corpus.",
     "tokenizer.",
     "tokens.",
+    "cluster.",
     "trackers",
     "tracking.",
     "device",

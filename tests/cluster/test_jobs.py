@@ -83,7 +83,7 @@ def test_a_failed_task_is_named_with_its_log_and_only_it_runs_again(tmp_path: Pa
 def test_a_task_that_is_killed_is_noticed(tmp_path: Path) -> None:
     job = squares(tmp_path)
     (Path(job.settings["out"]) / "die-3").touch()
-    with pytest.raises(FangcunError, match="1 of 4.*Task 3: its process ended with exit code 9"):
+    with pytest.raises(FangcunError, match=r"1 of 4.*Task 3: its process ended with exit code 9"):
         do(job)
 
 
