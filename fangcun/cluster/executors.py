@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datatrove.executor.base import PipelineExecutor
-from datatrove.executor.local import LocalPipelineExecutor
-from datatrove.executor.ray import RayPipelineExecutor
-from datatrove.executor.slurm import SlurmPipelineExecutor
-from datatrove.pipeline.base import PipelineStep
-from datatrove.utils.logging import logger
-from datatrove.utils.stats import PipelineStats
+from datatrove.executor.base import PipelineExecutor  # pyrefly: ignore [missing-import]
+from datatrove.executor.local import LocalPipelineExecutor  # pyrefly: ignore [missing-import]
+from datatrove.executor.ray import RayPipelineExecutor  # pyrefly: ignore [missing-import]
+from datatrove.executor.slurm import SlurmPipelineExecutor  # pyrefly: ignore [missing-import]
+from datatrove.pipeline.base import PipelineStep  # pyrefly: ignore [missing-import]
+from datatrove.utils.logging import logger  # pyrefly: ignore [missing-import]
+from datatrove.utils.stats import PipelineStats  # pyrefly: ignore [missing-import]
 
 from fangcun.cluster.job import Job, Phase
 from fangcun.cluster.task import TaskError, run_task

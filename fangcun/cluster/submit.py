@@ -65,7 +65,7 @@ def submit_to_slurm(job: Job) -> None:
 
 @contextlib.contextmanager
 def _ray(job: Job) -> Any:
-    import ray
+    import ray  # pyrefly: ignore [missing-import]
 
     ray.init(address=job.config.ray_address, log_to_driver=False)
     try:
