@@ -250,10 +250,16 @@ class Stages:
             return f"{train['tokens']:,} training and {val['tokens']:,} validation tokens, {manifest.settings['dtype']}{note}"
 
         def build(line: Progress) -> Manifest:
-            return pack(
-                self.corpus, self.tokenizer, self.tokens, config, progress=line,
-                tell=lambda text: self.console.say(f"tokens     {text}"),
-            )  # fmt: skip
+            def tell(text: str) -> None:
+                self.console.say(f"tokens     {text}")
+
+            if self.recipe.cluster.executor is not None:
+                from fangcun.cluster import pack_by_tasks
+
+                return pack_by_tasks(
+                    self.corpus, self.tokenizer, self.tokens, config, self.recipe.cluster, progress=line, tell=tell
+                )
+            return pack(self.corpus, self.tokenizer, self.tokens, config, progress=line, tell=tell)
 
         return Stage(
             "tokens", self.tokens, tokens_fingerprint(config, corpus.fingerprint, tokenizer.fingerprint), build, describe,

@@ -7,14 +7,14 @@ last one sees them as one and writes the artefact's files into `corpus.work/fina
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import Manifest, discard, fingerprint, write_artifact, write_text_atomic
+from fangcun.artifacts import Manifest, discard, fingerprint, write_artifact
+from fangcun.cluster.final import Final
 from fangcun.cluster.job import Job, Phase
 from fangcun.cluster.parts import Share, cut
 from fangcun.cluster.run import Progress, run_job
@@ -23,14 +23,12 @@ from fangcun.config.cluster import ClusterConfig
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus import corpus_fingerprint, corpus_settings
 from fangcun.corpus.build import clear_write_errors, first_pass, second_pass, work_folder
-from fangcun.corpus.files import STATE_FILE
 from fangcun.corpus.process import check_kept
 from fangcun.corpus.sources import Source, corpus_sources
 from fangcun.corpus.work import Work
 from fangcun.corpus.works import Works, is_finished
 
 _PLAN = "plan.pickle"
-_ABOUT = "about.json"
 
 
 @dataclass
@@ -50,29 +48,13 @@ class Plan:
         return self.folder / f"task-{task:05d}", fingerprint(self.fingerprint, task, share)
 
     @property
-    def final(self) -> Path:
+    def final(self) -> Final:
         """Where the artefact's files wait to be moved."""
-        return self.folder / "final"
+        return Final(self.folder, self.fingerprint)
 
     def is_read(self, task: int) -> bool:
         """Whether the first pass of a task is done."""
         return is_finished(*self.task_folder(task))
-
-    def is_final(self, _: int = 0) -> bool:
-        """Whether all files of the artefact are there."""
-        about = self.about()
-        return bool(about) and all(
-            (self.final / name).is_file() and (self.final / name).stat().st_size == size_bytes
-            for name, size_bytes in about["files"].items()
-        )
-
-    def about(self) -> dict[str, Any]:
-        """Settings, counts and files of the artefact, where its files are there."""
-        try:
-            about = json.loads((self.final / _ABOUT).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return about if about.get("fingerprint") == self.fingerprint else {}
 
 
 def build_corpus_by_tasks(
@@ -101,11 +83,10 @@ def build_corpus_by_tasks(
     with clear_write_errors(out):
         _prepare(plan)
         job = Job("corpus", out.parent.absolute() / "cluster" / "corpus", cluster, {"work": str(plan.folder)}, phases)
-        run_job(job, {"read": plan.is_read, "finish": plan.is_final}, progress=progress, say=tell)
-        about = plan.about()
+        done = {"read": plan.is_read, "finish": lambda _: plan.final.is_whole()}
+        run_job(job, done, progress=progress, say=tell)
         with write_artifact(out, manifest) as folder:
-            for name in about["files"]:
-                (plan.final / name).rename(folder / name)
+            about = plan.final.hand_over(folder)
             manifest.settings |= about["settings"]
             manifest.counts = about["counts"]
     discard(plan.folder)
@@ -113,13 +94,8 @@ def build_corpus_by_tasks(
 
 
 def _prepare(plan: Plan) -> None:
-    """The work folder with the plan in it; one that is of another corpus, or of a single process, goes."""
-    state = plan.folder / STATE_FILE
-    mark = json.dumps({"cluster": plan.fingerprint}) + "\n"
-    if not state.is_file() or state.read_text(encoding="utf-8") != mark:
-        discard(plan.folder)
-        plan.folder.mkdir(parents=True)
-        write_text_atomic(state, mark)
+    """The work folder with the plan in it."""
+    plan.final.claim()
     for source in plan.sources:  # listed here, once
         _ = source.names, source.sizes
     (plan.folder / f"{_PLAN}.new").write_bytes(pickle.dumps(plan))
@@ -147,15 +123,8 @@ def read(settings: dict[str, Any], task: int) -> None:
 def finish(settings: dict[str, Any], task: int = 0) -> None:
     """Compare all documents, split them and write the files of the artefact."""
     plan = _plan(settings)
-    folder = plan.folder / "final.new"
-    for old in (folder, plan.final):
-        discard(old)
-    folder.mkdir()
     folders = [plan.task_folder(number) for number in range(len(plan.shares))]
     with Works(plan.folder / "all", plan.sources[0].rules, folders) as works:
         check_kept(plan.config, works.report, works.drops, works.documents)
-        used, counts = second_pass(works, plan.config, plan.sources, folder)
-    files = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-    about = {"fingerprint": plan.fingerprint, "settings": used, "counts": counts, "files": files}
-    write_text_atomic(folder / _ABOUT, json.dumps(about, ensure_ascii=False))
-    folder.rename(plan.final)
+        with plan.final.written() as (folder, about):
+            about["settings"], about["counts"] = second_pass(works, plan.config, plan.sources, folder)

@@ -100,20 +100,8 @@ def pack(
 
     source = read_manifest(Path(corpus), "corpus")
     tokenizer = Tokenizer.load(tokenizer_folder)
-    dtype = choose_dtype(config.dtype, tokenizer.vocab_size)
-    tokenizer_fp = artifact_fingerprint(tokenizer_folder, tokenizer)
-    manifest = Manifest(
-        KIND,
-        fingerprint=tokens_fingerprint(config, source.fingerprint, tokenizer_fp),
-        settings={
-            "dtype": dtype,
-            "vocab_size": tokenizer.vocab_size,
-            "eos_id": tokenizer.eos_id,
-            "shard_tokens": config.shard_tokens,
-            "tokenizer_fingerprint": tokenizer.fingerprint,
-        },
-        parents={"corpus": source.fingerprint, "tokenizer": tokenizer_fp},
-    )
+    manifest = tokens_manifest(source, tokenizer, tokenizer_folder, config)
+    dtype = manifest.settings["dtype"]
     total_bytes = sum(source.counts[split]["bytes"] for split in SPLITS)
     sample = (document.text for split in SPLITS for document in iter_split(Path(corpus), split))
     encoder = choose_encoder(tokenizer, sample, total_bytes, config.encoder)
@@ -136,6 +124,23 @@ def pack(
                 manifest.counts[split]["sources"] = joiner.writer.count_runs(documents)
         work.hand_over(folder)
     return manifest
+
+
+def tokens_manifest(source: Manifest, tokenizer: Tokenizer, tokenizer_folder: Path, config: TokensConfig) -> Manifest:
+    """The manifest of the tokens that `pack` makes of the corpus with the manifest `source`, but for the counts."""
+    tokenizer_fp = artifact_fingerprint(tokenizer_folder, tokenizer)
+    return Manifest(
+        KIND,
+        fingerprint=tokens_fingerprint(config, source.fingerprint, tokenizer_fp),
+        settings={
+            "dtype": choose_dtype(config.dtype, tokenizer.vocab_size),
+            "vocab_size": tokenizer.vocab_size,
+            "eos_id": tokenizer.eos_id,
+            "shard_tokens": config.shard_tokens,
+            "tokenizer_fingerprint": tokenizer.fingerprint,
+        },
+        parents={"corpus": source.fingerprint, "tokenizer": tokenizer_fp},
+    )
 
 
 def work_folder(out: Path) -> Path:
