@@ -17,7 +17,7 @@ from fangcun.artifacts import Manifest, discard, fingerprint, write_artifact
 from fangcun.cluster.final import Final
 from fangcun.cluster.job import Job, Phase
 from fangcun.cluster.parts import Share, cut
-from fangcun.cluster.run import Progress, run_job
+from fangcun.cluster.run import Progress, check_executor, run_job
 from fangcun.config.cleaning import Rules
 from fangcun.config.cluster import ClusterConfig
 from fangcun.config.schema import CorpusConfig
@@ -80,9 +80,11 @@ def build_corpus_by_tasks(
         Phase("read", "fangcun.cluster.corpus:read", len(plan.shares), [share.size_bytes for share in plan.shares]),
         Phase("finish", "fangcun.cluster.corpus:finish", 1),
     ]
+    about_job = {"work": str(plan.folder), "fingerprint": print_of_all}
+    job = Job("corpus", out.parent.absolute() / "cluster" / "corpus", cluster, about_job, phases)
+    check_executor(job)
     with clear_write_errors(out):
         _prepare(plan)
-        job = Job("corpus", out.parent.absolute() / "cluster" / "corpus", cluster, {"work": str(plan.folder)}, phases)
         done = {"read": plan.is_read, "finish": lambda _: plan.final.is_whole()}
         run_job(job, done, progress=progress, say=tell)
         with write_artifact(out, manifest) as folder:

@@ -78,8 +78,15 @@ class Job:
     def write(self) -> None:
         """Write `job.json`."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(self.folder / JOB, self._text())
+
+    def is_other_than_written(self) -> bool:
+        """Whether what `job.json` says is another job."""
+        return (self.folder / JOB).read_text(encoding="utf-8") != self._text()
+
+    def _text(self) -> str:
         content = {**dataclasses.asdict(self), "folder": str(self.folder)}
-        write_text_atomic(self.folder / JOB, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+        return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Job:

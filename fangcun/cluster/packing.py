@@ -14,7 +14,7 @@ from typing import Any
 from fangcun.artifacts import Manifest, discard, fingerprint, read_manifest, write_artifact, write_text_atomic
 from fangcun.cluster.final import Final
 from fangcun.cluster.job import Job, Phase, count_tasks
-from fangcun.cluster.run import Progress, run_job
+from fangcun.cluster.run import Progress, check_executor, run_job
 from fangcun.config.cluster import ClusterConfig
 from fangcun.config.schema import TokensConfig
 from fangcun.tokenizer import Tokenizer
@@ -106,9 +106,11 @@ def pack_by_tasks(
         "encode": lambda task: plan.part(task).is_dir(),
         "join": lambda _: plan.final.is_whole(),
     }
+    about_job = {"work": str(plan.folder), "fingerprint": plan.fingerprint}
+    job = Job("tokens", out.parent.absolute() / "cluster" / "tokens", cluster, about_job, phases)
+    check_executor(job)
     with explain_write_errors(out):
         plan.write()
-        job = Job("tokens", out.parent.absolute() / "cluster" / "tokens", cluster, {"work": str(plan.folder)}, phases)
         run_job(job, done, progress=progress, say=tell)
         with write_artifact(out, manifest) as folder:
             manifest.counts = plan.final.hand_over(folder)["counts"]

@@ -53,10 +53,10 @@ def cut(sources: Sequence[Source], config: ClusterConfig) -> list[Share]:
                 for start, stop in itertools.pairwise(bounds):
                     shares.append(Share({number: Part(place, place + 1, (start, stop))}, min(stop, size) - start))
                 continue
+            if filled + size / 2 > target:
+                close()
             begun = parts.get(number)
             parts[number] = Part(begun.first if begun else place, place + 1)
             filled += size
-            if filled >= target:
-                close()
     close()
     return shares

@@ -41,7 +41,6 @@ def run_job(
     tasks with their logs, or says why the executor could not start. Interrupted, it ends tasks on this machine and on Ray;
     jobs of Slurm go on, and the same command again waits for them.
     """
-    check_executor(job)
     job.write()
     for phase in job.phases:
         job.mark(phase, done[phase.name])
@@ -62,7 +61,22 @@ def run_job(
 
 
 def check_executor(job: Job) -> None:
-    """Raise FangcunError where the executor cannot work here."""
+    """Raise FangcunError where the executor cannot work here, or jobs of an earlier command would be disturbed.
+
+    To be called before anything of an earlier command is cleared away.
+    """
+    _check_surroundings(job)
+    file = job.folder / SLURM_JOBS
+    if not file.is_file() or shutil.which("squeue") is None or (numbers := alive_jobs(file)) == []:
+        return
+    if job.config.executor != "slurm" or job.is_other_than_written():
+        raise FangcunError(
+            f"{job.title}: {_named(numbers)} of an earlier command, with other settings, still wait or run in Slurm and "
+            f"write to the same folders. Let them end, or end them: scancel {' '.join(numbers)}"
+        )
+
+
+def _check_surroundings(job: Job) -> None:
     executor = job.config.executor
     if executor is None:
         raise ValueError("a job without an executor is for this process")
@@ -198,7 +212,7 @@ def describe_failure(job: Job) -> str:
     told = [_task(job, phase, task) for task in missing[:_SHOWN_FAILURES]]
     more = f" {len(missing) - len(told)} more in {phase.folder(job.folder)}." if len(missing) > len(told) else ""
     return (
-        f"{job.title}: {len(missing)} of {phase.tasks} tasks of phase {phase.name} are not done. {' '.join(told)}{more} "
+        f"{job.title}: tasks of phase {phase.name} that are not done: {len(missing)} of {phase.tasks}. {' '.join(told)}{more} "
         "What is done is kept: the same command again runs the missing tasks only."
     )
 

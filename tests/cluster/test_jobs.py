@@ -14,6 +14,7 @@ import pytest
 
 from fangcun.cluster import Job, Phase, run_job
 from fangcun.cluster.job import count_tasks
+from fangcun.cluster.run import check_executor
 from fangcun.config.cluster import ClusterConfig
 from fangcun.errors import FangcunError
 
@@ -44,6 +45,7 @@ def do(job: Job, **more) -> list[str]:
         "square": lambda task: (out / f"square-{task}").exists(),
         "total": lambda _: (out / "total").exists(),
     }
+    check_executor(job)
     run_job(job, done, say=said.append, **more)
     return said
 
@@ -68,7 +70,7 @@ def test_a_failed_task_is_named_with_its_log_and_only_it_runs_again(tmp_path: Pa
     bad, bug = (Path(job.settings["out"]) / name for name in ("bad-1", "bug-2"))
     bad.touch()
     bug.touch()
-    with pytest.raises(FangcunError, match="2 of 4 tasks of phase square") as error:
+    with pytest.raises(FangcunError, match="phase square that are not done: 2 of 4") as error:
         do(job)
     log = job.phases[0].log(job.folder, 1)
     assert f"Task 1: 1 is no good number. (log: {log})" in str(error.value) and "Task 2: ValueError" in str(error.value)
@@ -83,7 +85,7 @@ def test_a_failed_task_is_named_with_its_log_and_only_it_runs_again(tmp_path: Pa
 def test_a_task_that_is_killed_is_noticed(tmp_path: Path) -> None:
     job = squares(tmp_path)
     (Path(job.settings["out"]) / "die-3").touch()
-    with pytest.raises(FangcunError, match=r"1 of 4.*Task 3: its process ended with exit code 9"):
+    with pytest.raises(FangcunError, match=r"1 of 4\. Task 3: its process ended with exit code 9"):
         do(job)
 
 

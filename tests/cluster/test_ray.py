@@ -33,9 +33,9 @@ def test_ray_makes_the_files_of_a_single_process(tmp_path: Path) -> None:
 
 def test_what_no_machine_can_take_is_said_and_a_failed_task_is_named(tmp_path: Path) -> None:
     config = inputs(tmp_path / "in")
-    with pytest.raises(FangcunError, match="Lower --cluster.memory_gb"):
+    with pytest.raises(FangcunError, match="Lower --cluster"):
         build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("ray", 3, memory_gb=1e6), RULES)
     packed = tmp_path / "in" / "a2.jsonl.gz"
     packed.write_bytes(packed.read_bytes()[:-100])
-    with pytest.raises(FangcunError, match=r"1 of \d tasks of phase read.*does not unpack"):
+    with pytest.raises(FangcunError, match=r"phase read that are not done: 1 of \d.*does not unpack"):
         build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("ray", 3, workers=2), RULES)

@@ -61,7 +61,7 @@ def test_a_failed_task_is_named_and_what_waits_for_it_is_gone(slurm: LocalSlurm,
     packed.write_bytes(whole[: len(whole) // 2])
     done = fangcun("corpus", "demo", *flags(text, tmp_path / "run"), env=slurm.environment)
     assert done.returncode == 1
-    assert "1 of 3 tasks of phase read" in done.stderr and "does not unpack" in done.stderr
+    assert "phase read that are not done: 1 of 3" in done.stderr and "does not unpack" in done.stderr
     assert f"(log: {tmp_path}/run/cluster/corpus/read/logs/task_00001.log)" in done.stderr
     assert slurm.ask("squeue", "--noheader").strip() == ""
 
@@ -91,6 +91,8 @@ def test_interrupted_the_jobs_go_on_and_the_same_command_waits_for_them(
         said, _ = first.communicate(timeout=60)
         assert first.returncode == 130 and f"scancel {' '.join(jobs)}" in said, said
         assert all(slurm.state(int(job)) == "PENDING" for job in jobs)
+        other = fangcun("corpus", "demo", *flags(text, run, "--filter.min_characters", "9"), env=slurm.environment)
+        assert other.returncode == 1 and "of an earlier command, with other settings" in other.stderr
     finally:
         slurm.ask("scontrol", "update", "partitionname=main", "state=up")
     again = fangcun("corpus", "demo", *flags(text, run), env=slurm.environment)
