@@ -44,7 +44,7 @@ RECIPES = st.fixed_dictionaries(
     optional={
         name: values(key.hint)
         for name, key in recipe_keys().items()
-        if name not in ("device", "corpus.sources") and not name.startswith("mix.")
+        if name not in ("device", "corpus.sources") and not name.startswith(("mix.", "cluster."))
     },
 )
 
