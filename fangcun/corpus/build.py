@@ -16,7 +16,7 @@ from fangcun.config.schema import CorpusConfig
 from fangcun.config.sources import SourceConfig
 from fangcun.corpus.dedup import Folding, References
 from fangcun.corpus.drops import Drops
-from fangcun.corpus.finish import check_split, decide, split_settings, write_splits
+from fangcun.corpus.finish import Finisher, Written, check_split, cut_slices, decide, split_settings, write_splits
 from fangcun.corpus.process import check_kept, work_batches
 from fangcun.corpus.readers import Progress, read_raw
 from fangcun.corpus.report import ReadReport
@@ -106,21 +106,34 @@ def second_pass(
     """Write all files of the artefact into `folder`; what the manifest says in `settings`, and its `counts`."""
     decided = decide(work, config, sources)
     drops = Drops.restored(work.drops.state())
+    (everything,) = cut_slices(work, decided, [0, work.documents])
+    finisher = Finisher(work.stored, everything, decided, sources)
+    if work.rules.dedup.held_out:
+        finisher.keep_out((document.source, document.text) for document in finisher.held_out_texts())
     with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
-        written = write_splits(work, decided, sources, drops, {"train": train, "val": val})
-    check_split(train, val, decided)
+        written = write_splits(finisher, sources, drops, {"train": train, "val": val})
+    counts = {"train": train.counts(), "val": val.counts()}
+    check_split(train.documents, val.documents, decided)
+    return split_settings(decided, sources), write_report(
+        folder, config, sources, work.report or ReadReport(), drops, counts, written
+    )
+
+
+def write_report(
+    folder: Path, config: CorpusConfig, sources: Sequence[Source], report: ReadReport, drops: Drops,
+    splits: dict[str, dict[str, int]], written: Written,
+) -> dict[str, Any]:  # fmt: skip
+    """Write what was read and left out into `folder`; returns the counts of the manifest. `splits`: counts of each split."""
     drops.write_samples(folder)
     mojibake = {
         "repaired": any(source.rules.clean.mojibake for source in sources),
         "documents": dict(sorted(drops.mojibake.items())),
     }
     dropped = {"rules": drops.as_dict(), "masked": drops.masked, "mojibake": mojibake}
-    report = work.report or ReadReport()
     text = json.dumps(report.as_dict() | dropped, ensure_ascii=False, indent=1)
     (folder / "drops.json").write_text(text + "\n", encoding="utf-8", newline="\n")
     counts: dict[str, Any] = {
-        "train": train.counts(),
-        "val": val.counts(),
+        **splits,
         "files": len(report.files),
         "skipped_files": len(report.skipped),
         "dropped_documents": sum(count["documents"] for count in drops.as_dict().values() if not count["lines"]),
@@ -131,7 +144,7 @@ def second_pass(
             # Each source, in reading order: the documents of a split lie one source after the other.
             nothing = {"documents": 0, "characters": 0, "bytes": 0}
             counts[split]["sources"] = {source.name: of_split.get(source.name, nothing) for source in sources}
-    return split_settings(decided, sources), counts
+    return counts
 
 
 def work_folder(out: Path) -> Path:

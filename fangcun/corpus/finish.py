@@ -7,7 +7,7 @@ training would learn of the held-out text, are taken out.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,12 +78,43 @@ class Written:
         counts["bytes"] += size_bytes
 
 
+@dataclass
+class Slice:
+    """Documents of the first pass that follow each other, and what was decided of each."""
+
+    stays: np.ndarray
+    sources: np.ndarray
+    """Number of the source of each."""
+    copies: Copies | None
+    """Of these documents; `copy_of` counts from the first one of all."""
+    places: dict[int, str]
+    """Of the documents that those here are copies of."""
+    before: list[int]
+    """Characters of the documents of each source that stay and come before these."""
+
+
+def cut_slices(work: Work | Works, decided: Decided, bounds: Sequence[int]) -> Iterator[Slice]:
+    """The documents from each bound to the next."""
+    numbers, copies = work.numbers(), decided.copies
+    partners = set(copies.copy_of[copies.copy_of >= 0].tolist()) if copies is not None else ()
+    places = {n: place for n, place in enumerate(work.places()) if n in partners} if partners else {}
+    before = [0] * len(decided.how)
+    for start, stop in itertools.pairwise(bounds):
+        some, stays = numbers[start:stop], decided.stays[start:stop]
+        own = None
+        if copies is not None:
+            own = Copies(copies.copy_of[start:stop], copies.kind[start:stop], copies.similarity[start:stop])
+        of_own = own.copy_of[own.copy_of >= 0].tolist() if own is not None else ()
+        yield Slice(stays, some["source"], own, {n: places[n] for n in of_own}, list(before))
+        for source in range(len(before)):
+            before[source] += int(some["characters"][stays & (some["source"] == source)].sum())
+
+
 def write_splits(
-    work: Work | Works, decided: Decided, sources: Sequence[Source], drops: Drops, writers: dict[str, ShardWriter]
+    finisher: Finisher, sources: Sequence[Source], drops: Drops, writers: Mapping[str, ShardWriter]
 ) -> Written:
     """Write the documents that stay; count the others in `drops`."""
     written = Written({split: {} for split in writers})
-    finisher = _Finisher(work, decided, sources)
     for split, source, document in finisher.split(drops):
         left = finisher.finish(split, source, document, drops)
         if left is not None:
@@ -91,16 +122,25 @@ def write_splits(
     return written
 
 
-class _Finisher:
-    def __init__(self, work: Work | Works, decided: Decided, sources: Sequence[Source]) -> None:
-        self.work, self.decided = work, decided
-        self.filters = [Filter(source.rules.filter) for source in sources]
-        self.held_out = self._held_out() if work.rules.dedup.held_out else None
+class Finisher:
+    """Takes the documents of a slice to what is written of them. `stored` gives them, each time that it is called."""
 
-    def _held_out(self) -> References:
-        texts = ((document.source, document.text) for split, _, document in self.split() if split == "val")
-        folding, characters = Folding(traditional=True), self.work.rules.dedup.overlap_characters
-        return References(texts, folding, ngram_characters=characters)
+    def __init__(
+        self, stored: Callable[[], Iterator[Document]], slice_: Slice, decided: Decided, sources: Sequence[Source]
+    ) -> None:
+        self.stored, self.slice, self.decided = stored, slice_, decided
+        self.filters = [Filter(source.rules.filter) for source in sources]
+        self.dedup = sources[0].rules.dedup
+        self.held_out: References | None = None
+
+    def keep_out(self, texts: Iterable[tuple[str, str]]) -> None:
+        """Let training not have what is said in `texts` of (place, text): those that `held_out_texts` gives, of all slices."""
+        characters = self.dedup.overlap_characters
+        self.held_out = References(texts, Folding(traditional=True), ngram_characters=characters)
+
+    def held_out_texts(self) -> Iterator[Document]:
+        """The documents of the slice that are held out, as they are before anything is taken out of them."""
+        return (document for split, _, document in self.split() if split == "val")
 
     def split(self, drops: Drops | None = None) -> Iterator[tuple[str, int, Document]]:
         """(split, source, document) of each document that stays; copies are counted in `drops`."""
@@ -110,17 +150,16 @@ class _Finisher:
             if how == "hash":
                 parts = split_by_hash(documents, share)
             else:
-                parts = split_by_tail(documents, share, self.decided.characters[source])
+                characters, before = self.decided.characters[source], self.slice.before[source]
+                parts = split_by_tail(documents, share, characters, before)
             for name, document in parts:
                 yield name, source, document
 
     def _staying(self, drops: Drops | None) -> Iterator[tuple[int, Document]]:
-        copies, sources = self.decided.copies, self.work.numbers()["source"].tolist()
-        partners = set(copies.copy_of[copies.copy_of >= 0].tolist()) if copies is not None and drops is not None else ()
-        places = {n: place for n, place in enumerate(self.work.places()) if n in partners} if partners else {}
-        for number, document in enumerate(self.work.stored()):
+        copies, places = self.slice.copies, self.slice.places
+        for number, (source, document) in enumerate(zip(self.slice.sources.tolist(), self.stored(), strict=True)):
             if copies is None or (partner := int(copies.copy_of[number])) < 0:
-                yield sources[number], document
+                yield source, document
             elif drops is None:
                 continue
             elif copies.kind[number] == EXACT:
@@ -151,14 +190,14 @@ class _Finisher:
         return document
 
 
-def check_split(train: ShardWriter, val: ShardWriter, decided: Decided) -> None:
-    """Raise FangcunError where one of the splits is empty that should not be."""
-    total, how = train.documents + val.documents, " and ".join(sorted(set(decided.how)))
-    if not train.documents:
+def check_split(train: int, val: int, decided: Decided) -> None:
+    """Raise FangcunError where a split has no documents and should have some."""
+    total, how = train + val, " and ".join(sorted(set(decided.how)))
+    if not train:
         raise FangcunError(
             f"No text is left to train on: all {total} documents went to validation (val_split {how}, val_share {decided.share}). Add text, or lower --corpus.val_share."
         )
-    if decided.share > 0 and not val.documents:
+    if decided.share > 0 and not val:
         raise FangcunError(
             f"No text is held out: none of {total} documents went to validation (val_split {how}, val_share {decided.share}). Add text, raise --corpus.val_share, or use --corpus.val_split tail."
         )

@@ -42,12 +42,14 @@ def split_by_hash(documents: Iterable[Document], share: float) -> Iterator[tuple
         yield ("val" if is_held_out(document, share) else "train"), document
 
 
-def split_by_tail(documents: Iterable[Document], share: float, characters: int) -> Iterator[tuple[str, Document]]:
+def split_by_tail(
+    documents: Iterable[Document], share: float, characters: int, before: int = 0
+) -> Iterator[tuple[str, Document]]:
     """Yield ("train" or "val", document) so that exactly the last share of all `characters` is validation.
 
-    The document on the border is cut in two; its parts get ids of their own.
+    The document on the border is cut in two; its parts get ids of their own. `before` characters come before `documents`.
     """
-    left = int(characters * (1 - share))
+    left = int(characters * (1 - share)) - before
     for document in documents:
         size = len(document.text)
         if size <= left:

@@ -93,7 +93,7 @@ PLACES = [
     *((Work, "add", call) for call in (1, 4, 9, 17, 23)),
     *((work, "write_text_atomic", call) for call in (1, 2, 5)),
     *((work, "sync_file", call) for call in (1, 4)),
-    (Work, "finish", 1), (build, "decide", 1), (finish._Finisher, "finish", 30), (build, "check_split", 1),
+    (Work, "finish", 1), (build, "decide", 1), (finish.Finisher, "finish", 30), (build, "check_split", 1),
     (build, "discard", 1),
 ]  # fmt: skip
 
