@@ -1,7 +1,15 @@
-"""The corpus stage as a job: tasks read, clean and filter a share of the files each; one compares, splits and writes.
+"""The corpus stage as a job: what the tasks have to know, and the command that has them done.
 
-Each task has a first pass of its own in `corpus.work/task-00012`, and goes on from its last part when it was killed. The
-last one sees them as one and writes the artefact's files into `corpus.work/final`; the command moves them to their place.
+| phase  | tasks | each                                                                                      |
+|--------|-------|-------------------------------------------------------------------------------------------|
+| read   | many  | reads, cleans and filters a share of the files: a first pass of its own in `task-00012/`     |
+| decide | one   | compares all documents and says what stays, a slice of that for each task                  |
+| hold   | many  | puts aside the held-out text of its slice (only with dedup.held_out)                        |
+| write  | many  | makes of its slice the documents as they are written                                      |
+| finish | one   | counts, writes the report, and says which documents stand in which shard                  |
+| shards | many  | writes some of the shards                                                                 |
+
+All of it lies in `corpus.work`; the command moves the finished files to their place.
 """
 
 from __future__ import annotations
@@ -22,13 +30,12 @@ from fangcun.config.cleaning import Rules
 from fangcun.config.cluster import ClusterConfig
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus import corpus_fingerprint, corpus_settings
-from fangcun.corpus.build import clear_write_errors, first_pass, second_pass, work_folder
-from fangcun.corpus.process import check_kept
+from fangcun.corpus.build import clear_write_errors, work_folder
 from fangcun.corpus.sources import Source, corpus_sources
-from fangcun.corpus.work import Work
-from fangcun.corpus.works import Works, is_finished
+from fangcun.corpus.works import is_finished
 
 _PLAN = "plan.pickle"
+_TASKS = "fangcun.cluster.corpus_tasks"
 
 
 @dataclass
@@ -37,24 +44,79 @@ class Plan:
 
     config: CorpusConfig
     fingerprint: str
+    """Of the corpus."""
     folder: Path
     """The work folder."""
     sources: list[Source]
     shares: list[Share]
 
-    def task_folder(self, task: int) -> tuple[Path, str]:
+    @property
+    def final(self) -> Final:
+        """Where the artefact's files wait to be moved."""
+        shares = [dataclasses.asdict(share) for share in self.shares]
+        return Final(self.folder, fingerprint(self.fingerprint, shares))
+
+    def first_pass(self, task: int) -> tuple[Path, str]:
         """Where the first pass of a task lies, and its fingerprint."""
         share = dataclasses.asdict(self.shares[task])
         return self.folder / f"task-{task:05d}", fingerprint(self.fingerprint, task, share)
 
     @property
-    def final(self) -> Final:
-        """Where the artefact's files wait to be moved."""
-        return Final(self.folder, self.fingerprint)
+    def decided(self) -> Path:
+        """What was decided of the corpus as a whole."""
+        return self.folder / "decided.pickle"
 
-    def is_read(self, task: int) -> bool:
-        """Whether the first pass of a task is done."""
-        return is_finished(*self.task_folder(task))
+    def slice_file(self, task: int) -> Path:
+        """What was decided of the documents of a task."""
+        return self.folder / f"slice-{task:05d}.pickle"
+
+    def held(self, task: int) -> Path:
+        """Where the held-out text of a task lies."""
+        return self.folder / f"held-{task:05d}"
+
+    def written(self, task: int) -> Path:
+        """Where the documents of a task lie as they are written."""
+        return self.folder / f"written-{task:05d}"
+
+    def shards(self, task: int) -> list[dict[str, Any]]:
+        """The shards that a task writes; empty as long as they are not known."""
+        return self.final.about().get("shards", [])[task :: len(self.shares)]
+
+    def phases(self) -> dict[str, tuple[Phase, Callable[[int], bool]]]:
+        """Each phase, and whether a task of it is done."""
+        count, sizes = len(self.shares), [share.size_bytes for share in self.shares]
+        quarters = [size // 4 for size in sizes]  # of the time that reading takes, about
+        final = self.final
+        phases: list[tuple[Phase, Callable[[int], bool]]] = [
+            (Phase("read", f"{_TASKS}:read", count, sizes), lambda task: is_finished(*self.first_pass(task))),
+            (Phase("decide", f"{_TASKS}:decide", 1), lambda _: self.decided.is_file()),
+            (Phase("hold", f"{_TASKS}:hold", count), lambda task: self.held(task).is_dir()),
+            (Phase("write", f"{_TASKS}:write", count, quarters), lambda task: self.written(task).is_dir()),
+            (Phase("finish", f"{_TASKS}:finish", 1), lambda _: bool(final.about())),
+            (Phase("shards", f"{_TASKS}:shards", count, quarters), self._has_shards),
+        ]
+        if not self.sources[0].rules.dedup.held_out:
+            del phases[2]
+        return {phase.name: (phase, done) for phase, done in phases}
+
+    def _has_shards(self, task: int) -> bool:
+        return bool(self.final.about()) and all(
+            (self.final.folder / shard["name"]).is_file() for shard in self.shards(task)
+        )
+
+    def write(self, tell: Callable[[str], None]) -> None:
+        """Write it, into a work folder that is made or gone on with."""
+        self.final.claim(tell)
+        for source in self.sources:  # listed here, once
+            _ = source.names, source.sizes
+        new = self.folder / f"{_PLAN}.new"
+        new.write_bytes(pickle.dumps(self))
+        new.replace(self.folder / _PLAN)
+
+    @staticmethod
+    def read(settings: dict[str, Any]) -> Plan:
+        """The plan of a job."""
+        return pickle.loads((Path(settings["work"]) / _PLAN).read_bytes())
 
 
 def build_corpus_by_tasks(
@@ -76,57 +138,18 @@ def build_corpus_by_tasks(
     sources = corpus_sources(config, rules)
     plan = Plan(config, print_of_all, work_folder(out).absolute(), sources, cut(sources, cluster))
     manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)
-    phases = [
-        Phase("read", "fangcun.cluster.corpus:read", len(plan.shares), [share.size_bytes for share in plan.shares]),
-        Phase("finish", "fangcun.cluster.corpus:finish", 1),
-    ]
-    about_job = {"work": str(plan.folder), "fingerprint": print_of_all}
-    job = Job("corpus", out.parent.absolute() / "cluster" / "corpus", cluster, about_job, phases)
+    phases = plan.phases()
+    job = Job(
+        "corpus", out.parent.absolute() / "cluster" / "corpus", cluster,
+        {"work": str(plan.folder), "fingerprint": plan.final.fingerprint}, [phase for phase, _ in phases.values()],
+    )  # fmt: skip
     check_executor(job)
     with clear_write_errors(out):
-        _prepare(plan)
-        done = {"read": plan.is_read, "finish": lambda _: plan.final.is_whole()}
-        run_job(job, done, progress=progress, say=tell)
+        plan.write(tell)
+        run_job(job, {name: done for name, (_, done) in phases.items()}, progress=progress, say=tell)
         with write_artifact(out, manifest) as folder:
             about = plan.final.hand_over(folder)
             manifest.settings |= about["settings"]
             manifest.counts = about["counts"]
     discard(plan.folder)
     return manifest
-
-
-def _prepare(plan: Plan) -> None:
-    """The work folder with the plan in it."""
-    plan.final.claim()
-    for source in plan.sources:  # listed here, once
-        _ = source.names, source.sizes
-    (plan.folder / f"{_PLAN}.new").write_bytes(pickle.dumps(plan))
-    (plan.folder / f"{_PLAN}.new").replace(plan.folder / _PLAN)
-
-
-def _plan(settings: dict[str, Any]) -> Plan:
-    return pickle.loads((Path(settings["work"]) / _PLAN).read_bytes())
-
-
-def read(settings: dict[str, Any], task: int) -> None:
-    """The first pass over the share of a task."""
-    plan = _plan(settings)
-    if plan.is_read(task):
-        return
-    # How much is broken is judged when all is known: a share may be worse than the whole.
-    config = dataclasses.replace(plan.config, max_broken_share=1.0, workers=1)
-    sources = plan.shares[task].sources(plan.sources)
-    for source in sources:
-        source.config = dataclasses.replace(source.config, max_broken_share=1.0)
-    with Work(*plan.task_folder(task), sources) as work:
-        first_pass(work, config, sources, tell=print)
-
-
-def finish(settings: dict[str, Any], task: int = 0) -> None:
-    """Compare all documents, split them and write the files of the artefact."""
-    plan = _plan(settings)
-    folders = [plan.task_folder(number) for number in range(len(plan.shares))]
-    with Works(plan.folder / "all", plan.sources[0].rules, folders) as works:
-        check_kept(plan.config, works.report, works.drops, works.documents)
-        with plan.final.written() as (folder, about):
-            about["settings"], about["counts"] = second_pass(works, plan.config, plan.sources, folder)

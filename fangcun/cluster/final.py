@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,24 +28,29 @@ class Final:
         """Where the files lie."""
         return self.work / "final"
 
-    def claim(self) -> None:
-        """Make the work folder, or go on with it. What another artefact, or a single process, left in it goes."""
+    def claim(self, tell: Callable[[str], None]) -> None:
+        """Make the work folder, or go on with it. What other settings, or a single process, left in it goes."""
         state, mark = self.work / STATE_FILE, json.dumps({"tasks": self.fingerprint}) + "\n"
         if not state.is_file() or state.read_text(encoding="utf-8") != mark:
+            if state.is_file():
+                tell(f"{self.work} is begun anew: what lay there was of other text, settings or numbers of tasks")
             discard(self.work)
             self.work.mkdir(parents=True)
             write_text_atomic(state, mark)
 
     @contextlib.contextmanager
     def written(self) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """A folder to write the files into, and what is known of them: it is whole when the block ends well."""
+        """A folder to write the files into, and what is known of them: it is there when the block ends well.
+
+        `files` of the latter may name some that others write into it afterwards, each whole or not at all.
+        """
         folder = self.work / "final.new"
         for old in (folder, self.folder):
             discard(old)
         folder.mkdir()
         about: dict[str, Any] = {"fingerprint": self.fingerprint}
         yield folder, about
-        about["files"] = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        about["files"] = sorted({*about.get("files", []), *(file.name for file in folder.iterdir())})
         write_text_atomic(folder / _ABOUT, json.dumps(about, ensure_ascii=False))
         folder.rename(self.folder)
 
@@ -60,10 +65,7 @@ class Final:
     def is_whole(self) -> bool:
         """Whether all files are there."""
         about = self.about()
-        return bool(about) and all(
-            (self.folder / name).is_file() and (self.folder / name).stat().st_size == size_bytes
-            for name, size_bytes in about["files"].items()
-        )
+        return bool(about) and all((self.folder / name).is_file() for name in about["files"])
 
     def hand_over(self, folder: Path) -> dict[str, Any]:
         """Move the files into `folder`; returns what was said of them."""

@@ -55,9 +55,9 @@ class Plan:
         """Where the artefact's files wait to be moved."""
         return Final(self.folder, self.fingerprint)
 
-    def write(self) -> None:
-        """Write it; a work folder of other tokens, or of a single process, goes."""
-        self.final.claim()
+    def write(self, tell: Callable[[str], None]) -> None:
+        """Write it, into a work folder that is made or gone on with."""
+        self.final.claim(tell)
         content = dataclasses.asdict(self) | {
             name: str(getattr(self, name)) for name in ("corpus", "tokenizer", "folder")
         }
@@ -110,7 +110,7 @@ def pack_by_tasks(
     job = Job("tokens", out.parent.absolute() / "cluster" / "tokens", cluster, about_job, phases)
     check_executor(job)
     with explain_write_errors(out):
-        plan.write()
+        plan.write(tell)
         run_job(job, done, progress=progress, say=tell)
         with write_artifact(out, manifest) as folder:
             manifest.counts = plan.final.hand_over(folder)["counts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -45,22 +46,36 @@ class Works:
             self.documents += state["documents"]
             self._states.append((path, {name: state[name] for name in ("documents", "parts")}))
         self._open = contextlib.ExitStack()
-        dedup, folding = rules.dedup, Folding(traditional=True)
-        self.duplicates: Duplicates | None = None
-        if rules.finds_copies:
-            discard(self.folder / "sketches")
-            self.duplicates = self._open.enter_context(
-                Duplicates(self.folder / "sketches", threshold=dedup.similarity, folding=folding.fingerprint)
-            )
-            for path, state in self._states:
-                self.duplicates.add_folder(path / "sketches", state["documents"])
-        self.paragraphs: ParagraphCounter | None = None
-        if dedup.paragraph_documents is not None:
-            self.paragraphs = ParagraphCounter(
-                self.folder / "paragraphs", folding, min_characters=dedup.paragraph_characters,
-                min_documents=dedup.paragraph_documents, others=[path / "paragraphs" for path, _ in self._states],
-            )  # fmt: skip
-            self._open.callback(self.paragraphs.close)
+
+    @cached_property
+    def duplicates(self) -> Duplicates | None:
+        """The sketches of all, put together when they are first asked for."""
+        if not self.rules.finds_copies:
+            return None
+        discard(self.folder / "sketches")
+        folding, threshold = Folding(traditional=True).fingerprint, self.rules.dedup.similarity
+        found = self._open.enter_context(Duplicates(self.folder / "sketches", threshold=threshold, folding=folding))
+        for path, state in self._states:
+            found.add_folder(path / "sketches", state["documents"])
+        return found
+
+    @cached_property
+    def paragraphs(self) -> ParagraphCounter | None:
+        """The paragraphs of all."""
+        dedup = self.rules.dedup
+        if dedup.paragraph_documents is None:
+            return None
+        counter = ParagraphCounter(
+            self.folder / "paragraphs", Folding(traditional=True), min_characters=dedup.paragraph_characters,
+            min_documents=dedup.paragraph_documents, others=[path / "paragraphs" for path, _ in self._states],
+        )  # fmt: skip
+        self._open.callback(counter.close)
+        return counter
+
+    @property
+    def documents_of_each(self) -> list[int]:
+        """Documents of each first pass."""
+        return [state["documents"] for _, state in self._states]
 
     def __enter__(self) -> Works:
         return self

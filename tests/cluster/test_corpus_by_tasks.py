@@ -10,11 +10,12 @@ import pytest
 from cluster_inputs import RULES, content, in_this_process, inputs, manifest_of
 
 from fangcun.cluster import corpus as cluster_corpus
+from fangcun.cluster import corpus_tasks
 from fangcun.cluster.corpus import Plan, build_corpus_by_tasks
 from fangcun.cluster.parts import cut
 from fangcun.config.cluster import ClusterConfig
 from fangcun.corpus import build_corpus as build_alone
-from fangcun.corpus import corpus_fingerprint, streams, work
+from fangcun.corpus import corpus_fingerprint, shards, streams, work
 from fangcun.corpus.build import work_folder
 from fangcun.corpus.dedup import spool
 from fangcun.corpus.sources import corpus_sources
@@ -27,6 +28,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_BLOCK_BYTES", 600)
     monkeypatch.setattr(streams, "_PACKED_BLOCK_BYTES", 200)
     monkeypatch.setattr(work, "PART_CHARACTERS", 1500)
+    monkeypatch.setattr(shards, "SHARD_BYTES", 4000)
+    monkeypatch.setitem(shards.ShardWriter.__init__.__kwdefaults__, "shard_bytes", 4000)
     monkeypatch.setattr(spool, "BLOCK_DOCUMENTS", 16)
     sizes = {name: size // 4096 * 16 for name, size in spool._BLOCK_BYTES.items()}
     monkeypatch.setattr(spool, "_BLOCK_BYTES", sizes)
@@ -46,6 +49,7 @@ def test_tasks_make_the_same_files_however_many_there_are(
     assert content(tmp_path / "corpus") == content(tmp_path / "alone")
     assert manifest_of(tmp_path / "corpus") == manifest_of(tmp_path / "alone")
     assert not work_folder(tmp_path / "corpus").exists()
+    assert (tmp_path / "corpus" / "train-00002.jsonl.zst").is_file()
     drops = json.loads((tmp_path / "corpus" / "drops.json").read_text(encoding="utf-8"))
     assert drops["broken_records"] == 6 and drops["rules"].keys() >= {"near_duplicate", "repeated_paragraphs"}
 
@@ -54,6 +58,7 @@ def test_without_comparing_documents_it_is_the_same_too(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = inputs(tmp_path / "in")
+    config.val_split = "hash"
     build_alone(config, tmp_path / "alone")
     monkeypatch.setattr(cluster_corpus, "run_job", in_this_process)
     build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", 6))
@@ -80,7 +85,7 @@ def test_too_much_that_is_broken_fails_at_the_end_and_can_be_allowed_without_rea
     with pytest.raises(FangcunError, match="max_broken_share"):
         build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", 4), RULES)
     calls: list[int] = []
-    monkeypatch.setattr(cluster_corpus, "read", lambda settings, task: calls.append(task))
+    monkeypatch.setattr(corpus_tasks, "read", lambda settings, task: calls.append(task))
     config.max_broken_share = 0.5
     build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", 4), RULES)
     build_alone(config, tmp_path / "alone", RULES)
@@ -112,5 +117,5 @@ def test_a_plan_of_other_shares_is_not_gone_on_with(tmp_path: Path) -> None:
         Plan(config, fingerprint, tmp_path / "work", sources, cut(sources, ClusterConfig(tasks=tasks)))
         for tasks in (3, 9)
     ]
-    assert plans[0].task_folder(1) != plans[1].task_folder(1)
-    assert os.path.commonpath([str(plans[0].task_folder(1)[0]), str(tmp_path)]) == str(tmp_path)
+    assert plans[0].first_pass(1) != plans[1].first_pass(1)
+    assert os.path.commonpath([str(plans[0].first_pass(1)[0]), str(tmp_path)]) == str(tmp_path)

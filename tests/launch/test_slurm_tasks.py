@@ -48,7 +48,7 @@ def test_the_files_are_those_of_a_single_process(slurm: LocalSlurm, tmp_path: Pa
     assert alone.returncode == 0, alone.stderr
     done = fangcun("pack", "demo", *flags(text, run), env=slurm.environment)
     assert done.returncode == 0, done.stderr
-    assert f"corpus     4 tasks by slurm; logs in {run}/cluster/corpus" in done.stdout
+    assert f"corpus     11 tasks by slurm; logs in {run}/cluster/corpus" in done.stdout
     assert "corpus     submitted jobs" in done.stdout and "tokens     submitted jobs" in done.stdout
     for stage in ("corpus", "tokenizer", "tokens"):
         assert files(run / stage) == files(tmp_path / "alone" / stage)
