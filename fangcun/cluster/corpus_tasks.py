@@ -105,6 +105,10 @@ class _SizedWriter(ShardWriter):
         super().__init__(folder, name, shard_bytes=None, level=_LEVEL)
         self.sizes = array("Q")
 
+    def __enter__(self) -> _SizedWriter:
+        super().__enter__()
+        return self
+
     def write(self, document: Document) -> int:
         size_bytes = super().write(document)
         self.sizes.append(size_bytes)

@@ -65,6 +65,7 @@ def test_without_comparing_documents_it_is_the_same_too(
     assert content(tmp_path / "corpus") == content(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_the_executor_of_this_machine_makes_the_same_files(tmp_path: Path) -> None:
     pytest.importorskip("datatrove", reason="datatrove is not installed (extra cluster)")
     config, said = inputs(tmp_path / "in"), []

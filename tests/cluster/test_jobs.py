@@ -54,6 +54,7 @@ def calls(job: Job, task: int) -> int:
     return len((Path(job.settings["out"]) / f"calls-{task}").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_phases_run_in_order_and_a_second_run_does_nothing(tmp_path: Path) -> None:
     job, shown = squares(tmp_path), []
     said = do(job, progress=lambda done, total: shown.append(done / total))
@@ -64,7 +65,7 @@ def test_phases_run_in_order_and_a_second_run_does_nothing(tmp_path: Path) -> No
     assert do(job) == [] and [calls(job, task) for task in range(4)] == [1] * 4
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_failed_task_is_named_with_its_log_and_only_it_runs_again(tmp_path: Path, workers: int) -> None:
     job = squares(tmp_path, workers=workers)
     bad, bug = (Path(job.settings["out"]) / name for name in ("bad-1", "bug-2"))
@@ -82,6 +83,7 @@ def test_a_failed_task_is_named_with_its_log_and_only_it_runs_again(tmp_path: Pa
     assert (Path(job.settings["out"]) / "total").read_text() == "14"
 
 
+@pytest.mark.slow
 def test_a_task_that_is_killed_is_noticed(tmp_path: Path) -> None:
     job = squares(tmp_path)
     (Path(job.settings["out"]) / "die-3").touch()
@@ -89,6 +91,7 @@ def test_a_task_that_is_killed_is_noticed(tmp_path: Path) -> None:
         do(job)
 
 
+@pytest.mark.slow
 def test_a_mark_without_a_result_counts_for_nothing(tmp_path: Path) -> None:
     job = squares(tmp_path, tasks=2)
     do(job)
@@ -117,6 +120,7 @@ def test_an_interrupted_job_leaves_no_process_and_goes_on(tmp_path: Path) -> Non
     assert (Path(job.settings["out"]) / "total").read_text() == "14" and calls(job, 3) == 2
 
 
+@pytest.mark.slow
 def test_tasks_end_when_the_command_is_killed(tmp_path: Path) -> None:
     job = squares(tmp_path)
     (Path(job.settings["out"]) / "wait-0").touch()
