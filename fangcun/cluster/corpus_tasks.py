@@ -25,7 +25,7 @@ from fangcun.corpus.finish import decide as decide_all
 from fangcun.corpus.process import check_kept
 from fangcun.corpus.shards import ShardWriter, read_shards
 from fangcun.corpus.work import Work
-from fangcun.corpus.works import Works
+from fangcun.corpus.works import Works, mark_finished
 
 SPLITS = ("train", "val")
 _LEVEL = 1
@@ -42,6 +42,9 @@ def read(settings: dict[str, Any], task: int) -> None:
     config = dataclasses.replace(plan.config, max_broken_share=1.0, workers=1)
     with Work(*plan.first_pass(task), sources) as work:
         first_pass(work, config, sources, tell=print)
+        if work.duplicates is not None:  # opened again when it was done, the block begun was sketched again
+            work.duplicates.flush()
+    mark_finished(*plan.first_pass(task))
 
 
 def _works(plan: Plan) -> Works:

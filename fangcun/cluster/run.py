@@ -127,11 +127,12 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
 
 
 def _follow_process(job: Job, progress: Progress | None) -> None:
-    process = _start(job)
+    process, started = _start(job), time.monotonic()
     try:
         while process.poll() is None:
             _show(job, progress)
-            time.sleep(_POLL_SECONDS)
+            # Long jobs are looked at less often: each look lists folders, maybe over a network.
+            time.sleep(min(_SLURM_POLL_SECONDS, _POLL_SECONDS + (time.monotonic() - started) / 60))
     finally:
         _end_group(process)
     if process.returncode not in (0, INCOMPLETE):

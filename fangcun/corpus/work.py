@@ -139,9 +139,9 @@ class Work:
 
     def finish(self, report: ReadReport) -> None:
         """All documents were added."""
-        self._end_part(report)
         if self.duplicates is not None:
             self.duplicates.flush()
+        self._end_part(report)
         self.report = report
 
     def numbers(self) -> np.ndarray:

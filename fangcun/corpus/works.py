@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fangcun.artifacts import discard
+from fangcun.artifacts import discard, write_text_atomic
 from fangcun.config.cleaning import Rules
 from fangcun.corpus.dedup import Duplicates, Folding, ParagraphCounter
 from fangcun.corpus.documents import Document
@@ -19,10 +19,22 @@ from fangcun.corpus.drops import Drops
 from fangcun.corpus.report import ReadReport
 from fangcun.corpus.work import NUMBERS, places, read_state, stored
 
+_FINISHED = "finished"
+
 
 def is_finished(folder: Path, fingerprint: str) -> bool:
-    """Whether a first pass with this fingerprint lies in `folder` and is done."""
-    return bool(read_state(folder, fingerprint).get("done"))
+    """Whether a first pass with this fingerprint lies in `folder`, is done and was marked so."""
+    try:
+        return (folder / _FINISHED).read_text(encoding="utf-8") == fingerprint
+    except OSError:
+        return False
+
+
+def mark_finished(folder: Path, fingerprint: str) -> None:
+    """Say that the first pass is done in a file of its own: a state holds samples, and is long to read."""
+    if not read_state(folder, fingerprint).get("done"):
+        raise ValueError(f"{folder} is not done")
+    write_text_atomic(folder / _FINISHED, fingerprint)
 
 
 class Works:

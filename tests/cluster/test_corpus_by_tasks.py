@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -10,12 +11,12 @@ import pytest
 from cluster_inputs import RULES, content, in_this_process, inputs, manifest_of
 
 from fangcun.cluster import corpus as cluster_corpus
-from fangcun.cluster import corpus_tasks
+from fangcun.cluster import corpus_tasks, final
 from fangcun.cluster.corpus import Plan, build_corpus_by_tasks
 from fangcun.cluster.parts import cut
 from fangcun.config.cluster import ClusterConfig
 from fangcun.corpus import build_corpus as build_alone
-from fangcun.corpus import corpus_fingerprint, shards, streams, work
+from fangcun.corpus import corpus_fingerprint, shards, streams, work, works
 from fangcun.corpus.build import work_folder
 from fangcun.corpus.dedup import spool
 from fangcun.corpus.sources import corpus_sources
@@ -120,3 +121,39 @@ def test_a_plan_of_other_shares_is_not_gone_on_with(tmp_path: Path) -> None:
     ]
     assert plans[0].first_pass(1) != plans[1].first_pass(1)
     assert os.path.commonpath([str(plans[0].first_pass(1)[0]), str(tmp_path)]) == str(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_task_killed_anywhere_goes_on_and_the_files_are_the_same(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    config = inputs(tmp_path / "in")
+    build_alone(config, tmp_path / "alone", RULES)
+    killed = []
+
+    def each_killed_once(job, done, *, progress=None, say=print) -> None:
+        for phase in job.phases:
+            for task in range(phase.tasks):
+                child = multiprocessing.get_context("fork").Process(target=dying, args=(phase, job.settings, task))
+                child.start()
+                child.join()
+                killed.append(child.exitcode)
+                if not done[phase.name](task):
+                    phase.call(job.settings, task)
+
+    def dying(phase, settings, task: int) -> None:
+        calls = iter(range(1, 10_000))
+        for module in (work, works, corpus_tasks, final):
+            for name in ("write_text_atomic", "discard"):
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, dies_at(getattr(module, name), calls))
+        phase.call(settings, task)
+
+    def dies_at(whole, calls):
+        return lambda *args, **more: os._exit(9) if next(calls) == call else whole(*args, **more)
+
+    monkeypatch.setattr(cluster_corpus, "run_job", each_killed_once)
+    build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", 3), RULES)
+    assert content(tmp_path / "corpus") == content(tmp_path / "alone")
+    assert 9 in killed
