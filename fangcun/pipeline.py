@@ -28,6 +28,7 @@ from fangcun.console import Console
 from fangcun.errors import FangcunError
 from fangcun.launch import looks_like_job
 from fangcun.stages import STAGES, Stages
+from fangcun.urls import is_url
 
 if TYPE_CHECKING:
     from fangcun.training.distributed import Ranks
@@ -206,12 +207,17 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     def absolute(path: bool | str | None) -> str | None:
         return os.path.abspath(path) if isinstance(path, str) else None  # noqa: PTH100  (keeps links and globs as they are)
 
-    paths = recipe.corpus.paths
+    paths, tokens = recipe.corpus.paths, recipe.tokens
+    cache_folder = tokens.cache_folder and str(Path(tokens.cache_folder).expanduser())
     return dataclasses.replace(
         recipe,
         corpus=dataclasses.replace(recipe.corpus, paths=paths and [os.path.abspath(p) for p in paths]),  # noqa: PTH100
         tokenizer=dataclasses.replace(recipe.tokenizer, path=absolute(recipe.tokenizer.path)),
-        tokens=dataclasses.replace(recipe.tokens, path=absolute(recipe.tokens.path)),
+        tokens=dataclasses.replace(
+            tokens,
+            path=tokens.path if is_url(tokens.path) else absolute(tokens.path),
+            cache_folder=absolute(cache_folder),
+        ),
         tracking=dataclasses.replace(recipe.tracking, folder=absolute(recipe.tracking.folder)),
         init_from=absolute(recipe.init_from),
         resume=absolute(recipe.resume) or "auto" if _is_path(recipe.resume) else recipe.resume,

@@ -13,12 +13,16 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fangcun.artifacts import MANIFEST, Manifest, describe_changes, read_manifest
 from fangcun.config import Recipe, Rules
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
+from fangcun.urls import is_url
+
+if TYPE_CHECKING:
+    from fangcun.tokens import RemoteTokens
 
 STAGES = ("corpus", "tokenizer", "tokens")
 """Their folders in the run folder, in order."""
@@ -35,17 +39,20 @@ class Stages:
 
     def __init__(self, recipe: Recipe, folder: Path, console: Console, *, begun: bool) -> None:
         self.recipe, self.folder, self.console, self.begun = recipe, folder, console, begun
-        self.corpus, self.tokenizer, self.tokens = (folder / stage for stage in STAGES)
+        self.corpus, self.tokenizer = folder / "corpus", folder / "tokenizer"
+        self.tokens: Path | RemoteTokens = folder / "tokens"
 
     def find(self) -> None:
         """On ranks that do not make them: where the first one has put tokenizer and tokens. Raises FangcunError."""
-        if self.recipe.tokens.path is not None:
+        if is_url(self.recipe.tokens.path):
+            self.tokens = self._open_url()
+        elif self.recipe.tokens.path is not None:
             given = Path(self.recipe.tokens.path)
             self.tokens = given / "tokens" if (given / "tokens" / MANIFEST).is_file() else given
             if self.recipe.tokenizer.path is None:
                 self.tokenizer = self.tokens.parent / "tokenizer"
         for stage in (self.tokenizer, self.tokens):
-            if not (stage / MANIFEST).is_file():
+            if isinstance(stage, Path) and not (stage / MANIFEST).is_file():
                 raise FangcunError(
                     f"{stage} is not there on {socket.gethostname()}, but the first process has it. Several machines need a "
                     "shared file system, mounted at the same path."
@@ -53,11 +60,14 @@ class Stages:
 
     def walk(self, *, until: str) -> None:
         """Make or skip the stages up to `until`."""
+        if is_url(self.recipe.tokens.path):
+            self._use_url()
+            return
         if self.recipe.tokens.path is not None:
             self._use_tokens(Path(self.recipe.tokens.path))
             return
         if self.begun and (gone := missing_inputs(self.recipe)):
-            stages = (self.corpus, self.tokenizer, self.tokens)
+            stages = [self.folder / stage for stage in STAGES]
             if not all((stage / MANIFEST).is_file() for stage in stages):
                 raise FangcunError(f"{gone} does not exist, and {self.folder} no longer holds what was made from it.")
             self.console.warn(f"{gone} is gone; going on with what was made from it.")
@@ -69,6 +79,8 @@ class Stages:
         if until == "tokenizer":
             return
         self._tokens(corpus_fingerprint, tokenizer_fingerprint)
+        if self.recipe.tokens.upload is not None:
+            self._upload(self.recipe.tokens.upload)
 
     def _corpus(self) -> str:
         from fangcun.corpus import build_corpus, corpus_fingerprint, corpus_settings
@@ -141,14 +153,14 @@ class Stages:
             return f"{train['tokens']:,} training and {val['tokens']:,} validation tokens, {manifest.settings['dtype']}{note}"
 
         def build(line: Callable[[int, int], None]) -> Manifest:
-            return pack(self.corpus, self.tokenizer, self.tokens, self.recipe.tokens, progress=line)
+            return pack(self.corpus, self.tokenizer, self.folder / "tokens", self.recipe.tokens, progress=line)
 
         now = (
             {"shard_tokens": self.recipe.tokens.shard_tokens},
             [],
             {"corpus": corpus_fingerprint, "tokenizer": tokenizer_fp},
         )
-        self._stage("tokens", self.tokens, fingerprint, build, describe, now)
+        self._stage("tokens", self.folder / "tokens", fingerprint, build, describe, now)
         return fingerprint
 
     def _stage(
@@ -181,26 +193,83 @@ class Stages:
 
     def _use_tokens(self, given: Path) -> None:
         """Tokens of another run: a tokens folder, or a run that has one; its tokenizer lies beside it or is named."""
-        self.tokens = given / "tokens" if (given / "tokens" / MANIFEST).is_file() else given
-        manifest = read_manifest(self.tokens, "tokens")
-        named = self.recipe.tokenizer.path
-        if named is None:
-            self.tokenizer = self.tokens.parent / "tokenizer"
+        tokens = given / "tokens" if (given / "tokens" / MANIFEST).is_file() else given
+        self.tokens = tokens
+        manifest = read_manifest(tokens, "tokens")
+        if self.recipe.tokenizer.path is None:
+            self.tokenizer = tokens.parent / "tokenizer"
             if not (self.tokenizer / "tokenizer.json").is_file():
                 raise FangcunError(
-                    f"tokens.path: {self.tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
+                    f"tokens.path: {tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
                 )
         else:
-            from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint
+            self._take_tokenizer(self.recipe.tokenizer.path)
+        self.console.say(f"tokens     from {tokens}: {manifest.counts['train']['tokens']:,} training tokens")
 
-            fingerprint, _ = tokenizer_fingerprint(
-                self.recipe.tokenizer, "", self._known_inputs(self.tokenizer, "tokenizer")
-            )
+    def _take_tokenizer(self, named: str) -> None:
+        """The tokenizer that the recipe names becomes this run's."""
+        from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint
+
+        fingerprint, _ = tokenizer_fingerprint(
+            self.recipe.tokenizer, "", self._known_inputs(self.tokenizer, "tokenizer")
+        )
+        self._stage(
+            "tokenizer",
+            self.tokenizer,
+            fingerprint,
+            lambda line: build_tokenizer(self.recipe.tokenizer, None, self.tokenizer, progress=line),
+            lambda m: f"{m.counts['vocab_size']:,} ids ({named})",
+        )
+
+    def _open_url(self) -> RemoteTokens:
+        from fangcun.tokens import RemoteTokens
+
+        config = self.recipe.tokens
+        return RemoteTokens(
+            str(config.path), cache_folder=config.cache_folder, cache_bytes=config.cache_bytes, warn=self.console.warn
+        )
+
+    def _use_url(self) -> None:
+        """Tokens at a URL; the tokenizer beside them is copied into the run, where none is named."""
+        from fangcun.tokens import fetch_artifact, remote_manifest
+
+        tokens = self.tokens = self._open_url()
+        if self.recipe.tokenizer.path is None:
+            source = tokens.parent.below("tokenizer")
+            found = remote_manifest(source, "tokenizer")
+            if found is None:
+                raise FangcunError(
+                    f"tokens.path: {tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
+                )
             self._stage(
                 "tokenizer",
                 self.tokenizer,
-                fingerprint,
-                lambda line: build_tokenizer(self.recipe.tokenizer, None, self.tokenizer, progress=line),
-                lambda m: f"{m.counts['vocab_size']:,} ids ({named})",
+                found.fingerprint,
+                lambda line: fetch_artifact(source, "tokenizer", self.tokenizer),
+                lambda m: f"{m.counts['vocab_size']:,} ids ({source})",
             )
-        self.console.say(f"tokens     from {self.tokens}: {manifest.counts['train']['tokens']:,} training tokens")
+        else:
+            self._take_tokenizer(self.recipe.tokenizer.path)
+        self.console.say(
+            f"tokens     from {tokens}: {tokens.manifest.counts['train']['tokens']:,} training tokens, cached in {tokens.cache.folder}"
+        )
+        for text in tokens.warnings():
+            self.console.warn(text)
+
+    def _upload(self, url: str) -> None:
+        """Tokenizer and tokens to a URL, the tokens' manifest last of all."""
+        from fangcun.tokens import RemoteFolder, upload_artifact
+
+        target, started = RemoteFolder(url, warn=self.console.warn), time.perf_counter()
+        sent_files = sent_bytes = kept_files = 0
+        for stage in ("tokenizer", "tokens"):
+            done = upload_artifact(
+                self.folder / stage, stage, target.below(stage), progress=self.console.progress("upload")
+            )
+            sent_files, sent_bytes = sent_files + done.sent_files, sent_bytes + done.sent_bytes
+            kept_files += done.kept_files
+        sent = f"{sent_files:,} files sent ({sent_bytes / 1e6:,.1f} MB)" if sent_files else "nothing to send"
+        before = f", {kept_files:,} there before" if kept_files else ""
+        self.console.say(
+            f"upload     {target}: {sent}{before}  [{format_seconds(time.perf_counter() - started)}]. Train on it: --tokens.path {target}"
+        )

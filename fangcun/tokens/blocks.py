@@ -1,0 +1,160 @@
+"""Bytes of remote files, block by block: from the cache where they are there, else fetched by several threads at once.
+
+A file that has come whole is compared with its sha256. Bytes go straight from the block that arrived to where they are
+wanted, so a batch may need more blocks than the cache holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fangcun.errors import FangcunError
+from fangcun.tokens.cache import BlockCache
+from fangcun.tokens.store import RemoteFolder
+
+BLOCK_BYTES = 4 << 20
+"""What is fetched at once. A multiple of the size of an id."""
+THREADS = 16
+"""Blocks under way at a time; one connection alone rarely fills a line."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as its manifest describes it."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of BLOCK_BYTES, the last one shorter."""
+        return -(-self.size_bytes // BLOCK_BYTES)
+
+    def limits(self, index: int) -> tuple[int, int]:
+        """First byte of a block and the one after its last."""
+        return index * BLOCK_BYTES, min((index + 1) * BLOCK_BYTES, self.size_bytes)
+
+
+class Block(NamedTuple):
+    """One block of a file."""
+
+    file: RemoteFile
+    index: int
+
+
+class Span(NamedTuple):
+    """Bytes start … stop - 1 of a block, and the array (of as many ids) that they belong in."""
+
+    start: int
+    stop: int
+    target: np.ndarray
+
+
+class BlockReader:
+    """Reads the files of one folder through a cache. Safe to use from several threads."""
+
+    def __init__(self, folder: RemoteFolder, cache: BlockCache) -> None:
+        self.folder, self.cache = folder, cache
+        self._threads = ThreadPoolExecutor(THREADS, "token-blocks")
+        self._proving = threading.Lock()
+        self._proven: set[str] = set()
+        """Files (by sha256) that this process has compared, or is comparing, as a whole."""
+
+    def fill(self, wanted: Mapping[Block, list[Span]], dtype: np.dtype[Any]) -> None:
+        """Copy all spans, bytes of `dtype`, to their targets. Raises FangcunError."""
+        missing = [block for block, spans in wanted.items() if not self._copy_cached(block, spans, dtype)]
+        if len(missing) == 1:
+            self._fetch(missing[0], wanted[missing[0]], dtype)
+            return
+        jobs = [self._threads.submit(self._fetch, block, wanted[block], dtype) for block in missing]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            for job in jobs:
+                job.cancel()
+            raise
+
+    def whole(self, file: RemoteFile) -> bytes:
+        """All of a file, compared with its sha256. Raises FangcunError."""
+        content = np.empty(file.size_bytes, np.uint8)
+        wanted = {}
+        for index in range(file.n_blocks):
+            start, stop = file.limits(index)
+            wanted[Block(file, index)] = [Span(0, stop - start, content[start:stop])]
+        for attempt in range(2):
+            self.fill(wanted, content.dtype)
+            result = content.tobytes()
+            if hashlib.sha256(result).hexdigest() == file.sha256:
+                return result
+            if attempt == 0:
+                self._drop(file)
+        raise self._damaged(file)
+
+    def _copy_cached(self, block: Block, spans: list[Span], dtype: np.dtype[Any]) -> bool:
+        start, stop = block.file.limits(block.index)
+        limits = [(span.start, span.stop) for span in spans]
+        parts = self.cache.read(block.file.sha256, block.index, stop - start, limits)
+        if parts is None:
+            return False
+        for span, part in zip(spans, parts, strict=True):
+            span.target[:] = np.frombuffer(part, dtype)
+        return True
+
+    def _fetch(self, block: Block, spans: list[Span], dtype: np.dtype[Any]) -> None:
+        file = block.file
+        content = self.folder.read(file.name, *file.limits(block.index))
+        for span in spans:
+            span.target[:] = np.frombuffer(content, dtype, (span.stop - span.start) // dtype.itemsize, span.start)
+        kept = self.cache.put(file.sha256, block.index, content)
+        if kept and file.sha256 not in self._proven and self.cache.count(file.sha256) == file.n_blocks:
+            self._prove(file)
+
+    def _prove(self, file: RemoteFile) -> None:
+        """Compare a file that is whole in the cache with its sha256; fetch it again where it differs."""
+        with self._proving:
+            if file.sha256 in self._proven:
+                return
+            digest = hashlib.sha256()
+            for index in range(file.n_blocks):
+                start, stop = file.limits(index)
+                parts = self.cache.read(file.sha256, index, stop - start, [(0, stop - start)])
+                if parts is None:
+                    return  # another process has made room
+                digest.update(parts[0])
+            if digest.hexdigest() != file.sha256:
+                self._fetch_again(file)
+            self._proven.add(file.sha256)
+
+    def _fetch_again(self, file: RemoteFile) -> None:
+        self.folder.warn(
+            f"{self.folder}/{file.name}: what arrived does not match its sha256, so some ids that this run has read were wrong. "
+            "It is fetched again."
+        )
+        digest = hashlib.sha256()
+        for index in range(file.n_blocks):
+            content = self.folder.read(file.name, *file.limits(index))
+            digest.update(content)
+            self.cache.drop(file.sha256, index)
+            self.cache.put(file.sha256, index, content)
+        if digest.hexdigest() != file.sha256:
+            self._drop(file)
+            raise self._damaged(file)
+
+    def _drop(self, file: RemoteFile) -> None:
+        for index in range(file.n_blocks):
+            self.cache.drop(file.sha256, index)
+
+    def _damaged(self, file: RemoteFile) -> FangcunError:
+        return FangcunError(
+            f"{self.folder}/{file.name} does not match the sha256 in its manifest.json: the tokens there are damaged. Copy them up again "
+            "(--tokens.upload with another URL)."
+        )
