@@ -112,7 +112,7 @@ class TokensConfig:
     """URL, such as s3://bucket/run, that finished tokens and their tokenizer are copied to. What is there already is not sent again, and nothing there is deleted."""
 
     cache_bytes: PositiveInt = 20_000_000_000
-    """Disk space for tokens read from a URL. Below the size of the tokens blocks are fetched again and again."""
+    """Disk space for tokens read from a URL. What does not fit is read from there anew each time."""
 
     cache_folder: str | None = None
     """Where tokens from a URL are cached, on a local disk; several processes may share it. Null: fangcun/tokens below the user's cache folder."""

@@ -1,14 +1,15 @@
 """Bytes of remote files, block by block: from the cache where they are there, else fetched by several threads at once.
 
-A file that has come whole is compared with its sha256. Bytes go straight from the block that arrived to where they are
-wanted, so a batch may need more blocks than the cache holds.
+Blocks in use are not deleted for others that are in use: samples come in random order, so what was used last is no
+likelier to be used next. Where the cache is full of them, only the bytes that are wanted are fetched, not their block. A
+file that has come whole is compared with its sha256.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from fangcun.tokens.store import RemoteFolder
 
 BLOCK_BYTES = 4 << 20
 """What is fetched at once. A multiple of the size of an id."""
+GAP_BYTES = 128 << 10
+"""Bytes in between that cost less than another request."""
 THREADS = 16
 """Blocks under way at a time; one connection alone rarely fills a line."""
 
@@ -59,10 +62,13 @@ class Span(NamedTuple):
 
 
 class BlockReader:
-    """Reads the files of one folder through a cache. Safe to use from several threads."""
+    """Reads the files of one folder through a cache. Safe to use from several threads.
 
-    def __init__(self, folder: RemoteFolder, cache: BlockCache) -> None:
-        self.folder, self.cache = folder, cache
+    in_use: sha256 of the files whose blocks are not deleted for each other.
+    """
+
+    def __init__(self, folder: RemoteFolder, cache: BlockCache, in_use: frozenset[str]) -> None:
+        self.folder, self.cache, self.in_use = folder, cache, in_use
         self._threads = ThreadPoolExecutor(THREADS, "token-blocks")
         self._proving = threading.Lock()
         self._proven: set[str] = set()
@@ -110,11 +116,15 @@ class BlockReader:
         return True
 
     def _fetch(self, block: Block, spans: list[Span], dtype: np.dtype[Any]) -> None:
-        file = block.file
-        content = self.folder.read(file.name, *file.limits(block.index))
-        for span in spans:
-            span.target[:] = np.frombuffer(content, dtype, (span.stop - span.start) // dtype.itemsize, span.start)
-        kept = self.cache.put(file.sha256, block.index, content)
+        file, (start, stop) = block.file, block.file.limits(block.index)
+        if not self.cache.has_room(stop - start, self.in_use):
+            for run in _runs(spans):
+                content = self.folder.read(file.name, start + run[0].start, start + max(span.stop for span in run))
+                _copy(content, run, run[0].start, dtype)
+            return
+        content = self.folder.read(file.name, start, stop)
+        _copy(content, spans, 0, dtype)
+        kept = self.cache.put(file.sha256, block.index, content, self.in_use)
         if kept and file.sha256 not in self._proven and self.cache.count(file.sha256) == file.n_blocks:
             self._prove(file)
 
@@ -144,7 +154,7 @@ class BlockReader:
             content = self.folder.read(file.name, *file.limits(index))
             digest.update(content)
             self.cache.drop(file.sha256, index)
-            self.cache.put(file.sha256, index, content)
+            self.cache.put(file.sha256, index, content, self.in_use)
         if digest.hexdigest() != file.sha256:
             self._drop(file)
             raise self._damaged(file)
@@ -158,3 +168,22 @@ class BlockReader:
             f"{self.folder}/{file.name} does not match the sha256 in its manifest.json: the tokens there are damaged. Copy them up again "
             "(--tokens.upload with another URL)."
         )
+
+
+def _runs(spans: list[Span]) -> Iterator[list[Span]]:
+    """Spans by start, those together that are better asked for at once."""
+    run: list[Span] = []
+    end = 0
+    for span in sorted(spans, key=lambda span: span.start):
+        if run and span.start > end + GAP_BYTES:
+            yield run
+            run = []
+        run.append(span)
+        end = max(end, span.stop)
+    yield run
+
+
+def _copy(content: bytes, spans: list[Span], skipped: int, dtype: np.dtype[Any]) -> None:
+    """`content`: what stands from byte `skipped` of the block on."""
+    for span in spans:
+        span.target[:] = np.frombuffer(content, dtype, (span.stop - span.start) // dtype.itemsize, span.start - skipped)

@@ -15,7 +15,7 @@ import re
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from fangcun.errors import FangcunError
@@ -23,6 +23,8 @@ from fangcun.errors import FangcunError
 DEFAULT_CACHE_BYTES = 20_000_000_000
 TOUCH_SECONDS = 30.0
 """How often the time of use of a block is written down."""
+FULL_SECONDS = 30.0
+"""How long a cache that is full of what is in use is taken for full."""
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 _BLOCK = re.compile(r"\d{6,}\.block(\.tmp)?")
@@ -51,6 +53,8 @@ class BlockCache:
         self.folder, self.limit_bytes = Path(folder), limit_bytes
         self._seen: dict[tuple[str, int], float] = {}
         """Blocks that this process has compared with their checksum -> when their time of use was written last."""
+        self._full_until = 0.0
+        """Until then (of the monotonic clock) nothing is looked for that could be deleted: there was nothing."""
         with self._explained():
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._locked() as ledger:
@@ -91,8 +95,31 @@ class BlockCache:
             parts.append(part)
         return parts
 
-    def put(self, key: str, index: int, content: bytes) -> bool:
-        """Keep a block. False where it does not fit. Raises FangcunError when the disk is full."""
+    def has_room(self, content_bytes: int, spare: Collection[str] = ()) -> bool:
+        """Whether a block of this size can be kept without deleting one of the files `spare`. Others' blocks go for it."""
+        size_bytes = content_bytes + _CHECK_BYTES
+        if size_bytes > self.limit_bytes:
+            return False
+        with self._explained():
+            with open(self.folder / "lock", "rb") as file:
+                total = _number(file.read())
+            if total is not None and total + size_bytes <= self.limit_bytes:
+                return True
+            if time.monotonic() < self._full_until:
+                return False
+            with self._locked() as ledger:
+                total = ledger.total_bytes = self._make_room(size_bytes, spare)
+        if total + size_bytes <= self.limit_bytes:
+            return True
+        self._full_until = time.monotonic() + FULL_SECONDS
+        return False
+
+    def _make_room(self, size_bytes: int, spare: Collection[str]) -> int:
+        # Some more than needed, so that the folder is not looked through for each block.
+        return self._evict(self.limit_bytes - max(size_bytes, self.limit_bytes // 16), spare)
+
+    def put(self, key: str, index: int, content: bytes, spare: Collection[str] = ()) -> bool:
+        """Keep a block. False where it does not fit beside those of the files `spare`. Raises FangcunError when the disk is full."""
         size_bytes = len(content) + _CHECK_BYTES
         if size_bytes > self.limit_bytes:
             return False
@@ -103,10 +130,9 @@ class BlockCache:
                 return True  # another process was faster
             total = ledger.total_bytes
             if total is None or total + size_bytes > self.limit_bytes:
-                # Some more than needed, so that the folder is not looked through for each block.
-                total = self._evict(self.limit_bytes - max(size_bytes, self.limit_bytes // 16))
+                total = ledger.total_bytes = self._make_room(size_bytes, spare)
                 if total + size_bytes > self.limit_bytes:
-                    return False  # held open by others, where the system does not delete such files
+                    return False
             ledger.total_bytes = total + size_bytes  # first: a crash may leave it too high, never too low
             path.parent.mkdir(exist_ok=True)
             try:
@@ -163,8 +189,8 @@ class BlockCache:
                             stat = entry.stat()
                             yield stat.st_mtime_ns, stat.st_size, Path(entry.path)
 
-    def _evict(self, target_bytes: int) -> int:
-        """Delete until at most target_bytes are left; return how many are. Called with the lock held."""
+    def _evict(self, target_bytes: int, spare: Collection[str] = ()) -> int:
+        """Delete, but no block of `spare`, until at most target_bytes are left; return how many are. With the lock held."""
         total, blocks = 0, []
         for used, size_bytes, path in self._blocks():
             if path.suffix == ".tmp" and _unlink(path):  # its writer is dead, or it would hold the lock
@@ -173,7 +199,7 @@ class BlockCache:
             blocks.append((used, size_bytes, path))
         if total > target_bytes:
             for _, size_bytes, path in sorted(blocks):
-                if _unlink(path):
+                if path.parent.name not in spare and _unlink(path):
                     total -= size_bytes
                 if total <= target_bytes:
                     break
@@ -217,13 +243,16 @@ class _Ledger:
     def total_bytes(self) -> int | None:
         """None where it is not known."""
         os.lseek(self._handle, 0, os.SEEK_SET)
-        text = os.read(self._handle, 40)
-        return int(text) if text.strip().isdigit() else None
+        return _number(os.read(self._handle, 40))
 
     @total_bytes.setter
     def total_bytes(self, value: int) -> None:
         os.lseek(self._handle, 0, os.SEEK_SET)
         os.write(self._handle, b"%39d\n" % value)
+
+
+def _number(text: bytes) -> int | None:
+    return int(text) if text.strip().isdigit() else None
 
 
 def _checksum(content: bytes) -> bytes:

@@ -56,7 +56,7 @@ class RemoteTokens:
         self.cache = BlockCache(
             default_cache_folder() if cache_folder is None else Path(cache_folder).expanduser(), cache_bytes
         )
-        self.reader = BlockReader(folder, self.cache)
+        self.reader = BlockReader(folder, self.cache, frozenset(file.sha256 for file in self.files.values()))
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -87,8 +87,8 @@ class RemoteTokens:
             again = 1 - cache.limit_bytes / needed
             found.append(
                 f"{self} has {_gigabytes(needed)} of tokens, the cache holds {_gigabytes(cache.limit_bytes)} (tokens.cache_bytes). Samples come "
-                f"in random order, so about {again:.0%} of them will fetch a block of {blocks.BLOCK_BYTES >> 20} MiB, epoch after epoch. Give "
-                f"--tokens.cache_bytes {needed * 101 // 100} or more, or copy the tokens to a local disk."
+                f"in random order, so about {again:.0%} of them will be read from the URL each time, and training may have to wait for "
+                f"them. Give --tokens.cache_bytes {needed * 101 // 100} or more, or copy the tokens to a local disk."
             )
         room = shutil.disk_usage(cache.folder).free + cache.total_bytes()
         if min(needed, cache.limit_bytes) > room:

@@ -23,6 +23,7 @@ Warn = Callable[[str], None]
 RETRY_WAITS_SECONDS: tuple[float, ...] = (1, 2, 4, 8, 15, 30, 30, 30)
 """Waits before each new attempt: two minutes in all."""
 CHUNK_BYTES = 8 << 20
+CONNECTIONS = 32
 
 _PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "oss": "ossfs",
              "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko", "hf": "huggingface_hub"}  # fmt: skip
@@ -33,7 +34,17 @@ _REFUSALS = {"NoCredentialsError", "PartialCredentialsError", "CredentialRetriev
              "TokenRetrievalError", "UnauthorizedSSOTokenError", "DefaultCredentialsError"}  # fmt: skip
 """Errors of cloud libraries, by name, that mean missing rights."""
 _MISTAKES = {"ParamValidationError", "InvalidRegionError", "UnknownEndpointError"}
-_BUGS = (TypeError, AttributeError, NameError, AssertionError, ImportError, NotImplementedError)
+_BUGS = (
+    TypeError,
+    AttributeError,
+    NameError,
+    LookupError,
+    AssertionError,
+    ImportError,
+    NotImplementedError,
+    RecursionError,
+    MemoryError,
+)
 
 
 def warn_plainly(text: str) -> None:
@@ -177,6 +188,15 @@ def _words(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def _options(scheme: str) -> dict[str, Any]:
+    """As many connections as threads that read: botocore stops at ten otherwise. The user's own settings of fsspec stand."""
+    from fsspec.config import conf
+
+    if scheme not in ("s3", "s3a") or "config_kwargs" in conf.get("s3", {}):
+        return {}
+    return {"config_kwargs": {"max_pool_connections": CONNECTIONS}}
+
+
 def _open(url: str) -> tuple[Any, str]:
     """fsspec's file system for a URL, and the path in it."""
     scheme = scheme_of(url)
@@ -187,7 +207,7 @@ def _open(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise FangcunError(f"{url}: URLs need the package fsspec. Install it: {advice}.") from error
     try:
-        files, path = url_to_fs(url)
+        files, path = url_to_fs(url, **_options(scheme))
     except ImportError as error:
         raise FangcunError(
             f"{url}: {scheme}:// needs a package that is not installed ({_words(error)}). Install it: {advice}."

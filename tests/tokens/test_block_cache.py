@@ -72,6 +72,22 @@ def test_the_least_recently_used_block_goes_first(tmp_path: Path, monkeypatch: p
     assert read(cache, KEYS[0], 2, 100) is not None
 
 
+def test_files_in_use_are_spared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = BlockCache(tmp_path, 3 * 104)
+    cache.put(KEYS[0], 0, bytes(100))
+    for index in range(2):
+        cache.put(KEYS[1], index, bytes(100))
+    assert cache.has_room(100, [KEYS[0]]) and not cache.has_room(400)
+    assert cache.put(KEYS[0], 1, bytes(100), [KEYS[0]])
+    assert cache.put(KEYS[0], 2, bytes(100), [KEYS[0]])
+    assert (cache.count(KEYS[0]), cache.count(KEYS[1])) == (3, 0)
+    assert not cache.has_room(100, [KEYS[0]]) and not cache.put(KEYS[0], 3, bytes(100), [KEYS[0]])
+    assert cache.count(KEYS[0]) == 3
+    cache.drop(KEYS[0], 0)
+    monkeypatch.setattr(module.time, "monotonic", lambda: 1e12)  # later: it is looked again
+    assert cache.has_room(100, [KEYS[0]])
+
+
 def test_files_of_others_and_half_written_blocks(tmp_path: Path) -> None:
     (tmp_path / "data.bin").write_bytes(bytes(1000))
     (tmp_path / KEYS[0]).mkdir()

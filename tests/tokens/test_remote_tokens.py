@@ -38,10 +38,10 @@ def afar() -> Iterator[type[TestStore]]:
         yield made
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 90), min_size=1, max_size=8),
-    shard_tokens=st.integers(1, 200),
+    shard_tokens=st.integers(30, 300),
     vocab_size=st.sampled_from([60_000, 70_000]),
     cache_blocks=st.integers(0, 6),
     data=st.data(),
@@ -112,6 +112,28 @@ def test_each_block_is_fetched_once_and_never_again_by_the_next_process(tmp_path
         Batches(split, 16, epoch).fetch(0, 62)
         shard = [read for read in afar.reads if read[0].endswith(".bin")]
         assert sorted(start for _, start, _ in shard) == list(range(0, 2000, BLOCK))
+
+
+def test_what_a_full_cache_does_not_hold_is_read_without_its_block(tmp_path: Path, afar: type[TestStore]) -> None:
+    url = lay(counted_tokens(tmp_path / "t", [4000]), "teststore://b/t")
+    tokens = RemoteTokens(url, cache_folder=tmp_path / "c", cache_bytes=4000 + 60 * 4)  # a half
+    batches = Batches(open_split(tokens, "train"), 4, 0)
+    count = batches.order.samples_in_epoch(0)
+    batches.fetch(0, count // 2)
+    cached = {path.name for path in _blocks(tmp_path / "c")}
+    assert len(cached) > 55
+    afar.reads.clear()
+    for first in range(count // 2, 2 * count, 10):
+        batches.fetch(first, 10)
+    assert {path.name for path in _blocks(tmp_path / "c")} == cached  # nothing in use made room for what is in use
+    assert sum(stop - start for _, start, stop in afar.reads) < 1.2 * 10 * count * 1.5 / 2
+    # Tokens that are not in use any more do.
+    other = lay(counted_tokens(tmp_path / "other", [4000], vocab_size=500), "teststore://b/other")
+    split = open_split(RemoteTokens(other, cache_folder=tmp_path / "c", cache_bytes=4000 + 60 * 4), "train")
+    assert split.read(0, 1500).tolist() == [i % 500 for i in range(1500)]
+    afar.reads.clear()
+    split.read(0, 1500)
+    assert afar.reads == [] and tokens.cache.total_bytes() <= 4000 + 60 * 4
 
 
 def test_the_blocks_of_a_batch_are_fetched_at_the_same_time(tmp_path: Path, afar: type[TestStore]) -> None:
@@ -199,7 +221,7 @@ def test_a_cache_that_is_too_small_is_told_with_the_sizes(tmp_path: Path, afar: 
     assert RemoteTokens(url, cache_folder=tmp_path / "c").warnings() == []
     (told,) = RemoteTokens(url, cache_folder=tmp_path / "c", cache_bytes=1_000_000).warnings()
     assert "4.0 MB of tokens, the cache holds 1.0 MB (tokens.cache_bytes)" in told
-    assert "about 75% of them" in told and "--tokens.cache_bytes 404" in told
+    assert "about 75% of them" in told and "--tokens.cache_bytes 404" in told and "read from the URL each time" in told
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100_000}))
     (told,) = RemoteTokens(url, cache_folder=tmp_path / "c").warnings()
     assert "has room for 0.1 MB, but the cache will grow to 4.0 MB" in told
