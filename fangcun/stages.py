@@ -263,9 +263,8 @@ class Stages:
         target, started = RemoteFolder(url, warn=self.console.warn), time.perf_counter()
         sent_files = sent_bytes = kept_files = 0
         for stage in ("tokenizer", "tokens"):
-            done = upload_artifact(
-                self.folder / stage, stage, target.below(stage), progress=self.console.progress("upload")
-            )
+            line = self.console.progress("upload") if stage == "tokens" else None
+            done = upload_artifact(self.folder / stage, stage, target.below(stage), progress=line)
             sent_files, sent_bytes = sent_files + done.sent_files, sent_bytes + done.sent_bytes
             kept_files += done.kept_files
         sent = f"{sent_files:,} files sent ({sent_bytes / 1e6:,.1f} MB)" if sent_files else "nothing to send"

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,8 +48,8 @@ class RemoteTokens:
                 break
         else:
             raise FangcunError(
-                f"{given} holds no tokens: neither {given}/{MANIFEST} nor {given}/tokens/{MANIFEST} is there. Check the URL; tokens are "
-                "copied up with --tokens.upload URL."
+                f"{given} holds no tokens: neither {given}/{MANIFEST} nor {given}/tokens/{MANIFEST} is there ({given.missing}). Check the "
+                "URL; tokens are copied up with --tokens.upload URL."
             )
         self.folder = folder
         self.manifest: Manifest = parse_manifest(raw, f"{folder}/{MANIFEST}", KIND)
@@ -129,7 +130,7 @@ class RemoteSplit(TokenSplit):
     def _numbers(self, stem: str, ending: str) -> np.ndarray:
         return np.frombuffer(self._tokens.reader.whole(self._file(stem, ending)), NUMBER)
 
-    def read_rows(self, starts, out: np.ndarray) -> None:
+    def read_rows(self, starts: Any, out: np.ndarray) -> None:
         """As for a local folder; blocks that are not in the cache are fetched, several at a time. Raises FangcunError."""
         length, size = out.shape[1], self.dtype.itemsize
         wanted: dict[Block, list[Span]] = {}

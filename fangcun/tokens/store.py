@@ -59,6 +59,8 @@ class RemoteFolder:
         """`files`: fsspec's file system and the path in it, where they are known. Raises FangcunError."""
         self.url, self.warn = url.rstrip("/"), warn
         self._files, self._root = files or _open(url)
+        self.missing = ""
+        """What the store said when a file was last found missing: that there is no such bucket, or no such file."""
         self._telling, self._quiet_until = threading.Lock(), 0.0
 
     def __str__(self) -> str:
@@ -79,7 +81,8 @@ class RemoteFolder:
         """All of a file, or None where there is no such file (or bucket)."""
         try:
             return self._read(name, None, None)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            self.missing = _words(error)
             return None
 
     def _read(self, name: str, start: int | None, stop: int | None) -> bytes:
