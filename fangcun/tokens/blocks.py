@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ GAP_BYTES = 128 << 10
 """Bytes in between that cost less than another request."""
 THREADS = 16
 """Blocks under way at a time; one connection alone rarely fills a line."""
+RANGE_THREADS = 32
+"""Parts of blocks under way at a time: small, so that waiting for an answer is all that they cost."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,7 @@ class BlockReader:
     def __init__(self, folder: RemoteFolder, cache: BlockCache, in_use: frozenset[str]) -> None:
         self.folder, self.cache, self.in_use = folder, cache, in_use
         self._threads = ThreadPoolExecutor(THREADS, "token-blocks")
+        self._range_threads = ThreadPoolExecutor(RANGE_THREADS, "token-ranges")
         self._proving = threading.Lock()
         self._proven: set[str] = set()
         """Files (by sha256) that this process has compared, or is comparing, as a whole."""
@@ -77,11 +80,20 @@ class BlockReader:
     def fill(self, wanted: Mapping[Block, list[Span]], dtype: np.dtype[Any]) -> None:
         """Copy all spans, bytes of `dtype`, to their targets. Raises FangcunError."""
         missing = [block for block, spans in wanted.items() if not self._copy_cached(block, spans, dtype)]
-        if len(missing) == 1:
-            self._fetch(missing[0], wanted[missing[0]], dtype)
-            return
-        jobs = [self._threads.submit(self._fetch, block, wanted[block], dtype) for block in missing]
+        kept, asked_bytes = set(), 0
+        for block in missing:  # all before the first arrives, so that none is counted twice
+            start, stop = block.file.limits(block.index)
+            if self.cache.has_room(asked_bytes + stop - start, self.in_use):
+                asked_bytes += stop - start
+                kept.add(block)
+        jobs: list[Future[None]] = []
         try:
+            for block in missing:
+                if block in kept:
+                    jobs.append(self._threads.submit(self._fetch, block, wanted[block], dtype))
+                else:
+                    for run in _runs(wanted[block]):
+                        jobs.append(self._range_threads.submit(self._fetch_range, block, run, dtype))
             for job in jobs:
                 job.result()
         except BaseException:
@@ -116,17 +128,19 @@ class BlockReader:
         return True
 
     def _fetch(self, block: Block, spans: list[Span], dtype: np.dtype[Any]) -> None:
-        file, (start, stop) = block.file, block.file.limits(block.index)
-        if not self.cache.has_room(stop - start, self.in_use):
-            for run in _runs(spans):
-                content = self.folder.read(file.name, start + run[0].start, start + max(span.stop for span in run))
-                _copy(content, run, run[0].start, dtype)
-            return
-        content = self.folder.read(file.name, start, stop)
+        """A whole block, to be kept."""
+        file = block.file
+        content = self.folder.read(file.name, *file.limits(block.index))
         _copy(content, spans, 0, dtype)
         kept = self.cache.put(file.sha256, block.index, content, self.in_use)
         if kept and file.sha256 not in self._proven and self.cache.count(file.sha256) == file.n_blocks:
             self._prove(file)
+
+    def _fetch_range(self, block: Block, spans: list[Span], dtype: np.dtype[Any]) -> None:
+        """Only the bytes from the first of the spans to their end."""
+        start, _ = block.file.limits(block.index)
+        content = self.folder.read(block.file.name, start + spans[0].start, start + max(span.stop for span in spans))
+        _copy(content, spans, spans[0].start, dtype)
 
     def _prove(self, file: RemoteFile) -> None:
         """Compare a file that is whole in the cache with its sha256; fetch it again where it differs."""

@@ -276,6 +276,23 @@ print("right")
 """
 
 
+def test_a_cache_outlives_readers_that_are_killed(tmp_path: Path) -> None:
+    counted_tokens(tmp_path / "t", [300_000])
+    limit, draw = 100_000, random.Random(1)
+    command = [sys.executable, "-c", READER, (tmp_path / "t").as_uri(), str(tmp_path / "c"), str(limit)]
+    for seed in range(3):
+        reader = subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while not list((tmp_path / "c").rglob("*.block")) and reader.poll() is None:
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.1))
+        reader.kill()
+        reader.communicate()
+        assert sum(file.stat().st_size for file in (tmp_path / "c").rglob("*.block*")) <= limit
+    last = subprocess.run([*command, "9"], capture_output=True, encoding="utf-8", check=False, timeout=60)
+    assert last.stdout == "right\n", last.stderr
+    assert BlockCache(tmp_path / "c", limit).total_bytes() <= limit
+
+
 @pytest.mark.parametrize("share", [0.3, 2.0])
 def test_two_processes_share_a_cache_and_its_bound(tmp_path: Path, share: float) -> None:
     counted_tokens(tmp_path / "t", [300_000], shard_tokens=100_000)
