@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from fangcun.errors import FangcunError
+from fangcun.errors import OutOfReachError
 
 DEFAULT_CACHE_BYTES = 20_000_000_000
 TOUCH_SECONDS = 30.0
@@ -224,11 +224,11 @@ class BlockCache:
             yield
         except OSError as error:
             if error.errno in _FULL:
-                raise FangcunError(
+                raise OutOfReachError(
                     f"the cache folder {self.folder} is full: its disk has no room for the {self.limit_bytes:,} bytes of tokens.cache_bytes. "
                     "Free some space, lower --tokens.cache_bytes or name another --tokens.cache_folder, and run the same command again."
                 ) from error
-            raise FangcunError(
+            raise OutOfReachError(
                 f"the cache folder {self.folder} cannot be used ({error.strerror or error}). Name a folder on a local disk with --tokens.cache_folder."
             ) from error
 

@@ -20,7 +20,7 @@ from fangcun.tokens import blocks
 from fangcun.tokens.blocks import Block, BlockReader, RemoteFile, Span
 from fangcun.tokens.cache import DEFAULT_CACHE_BYTES, BlockCache, default_cache_folder
 from fangcun.tokens.format import KIND, NUMBER, TokenSplit
-from fangcun.tokens.store import RemoteFolder, Warn, warn_plainly
+from fangcun.tokens.store import RemoteFolder, RightsError, Warn, warn_plainly
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -42,15 +42,7 @@ class RemoteTokens:
         there are no tokens, no rights, no connection, or the cache folder cannot be used.
         """
         given = RemoteFolder(url, warn=warn)
-        for folder in (given.below("tokens"), given):
-            raw = folder.read_if_there(MANIFEST)
-            if raw is not None:
-                break
-        else:
-            raise FangcunError(
-                f"{given} holds no tokens: neither {given}/{MANIFEST} nor {given}/tokens/{MANIFEST} is there ({given.missing}). Check the "
-                "URL; tokens are copied up with --tokens.upload URL."
-            )
+        folder, raw = _find(given)
         self.folder = folder
         self.manifest: Manifest = parse_manifest(raw, f"{folder}/{MANIFEST}", KIND)
         self.files = {name: _described(folder, name, entry) for name, entry in self.manifest.files.items()}
@@ -153,6 +145,25 @@ class RemoteSplit(TokenSplit):
                     filled, first = filled + count, until
                 shard += 1
         self._tokens.reader.fill(wanted, self.dtype)
+
+
+def _find(given: RemoteFolder) -> tuple[RemoteFolder, bytes]:
+    """The tokens folder at or in `given`, and its manifest."""
+    refused = None
+    for folder in (given.below("tokens"), given):
+        try:
+            raw = folder.read_if_there(MANIFEST)
+        except RightsError as error:  # said of a missing file too, to whom may not list the bucket
+            refused = refused or error
+            continue
+        if raw is not None:
+            return folder, raw
+    if refused is not None:
+        raise refused
+    raise FangcunError(
+        f"{given} holds no tokens: neither {given}/{MANIFEST} nor {given}/tokens/{MANIFEST} is there ({given.missing}). Check the "
+        "URL; tokens are copied up with --tokens.upload URL."
+    )
 
 
 def _described(folder: RemoteFolder, name: str, entry: object) -> RemoteFile:

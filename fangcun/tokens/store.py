@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fangcun.errors import FangcunError
+from fangcun.errors import FangcunError, OutOfReachError
 from fangcun.urls import scheme_of
 
 Result = TypeVar("Result")
@@ -47,6 +47,10 @@ _BUGS = (
 )
 
 
+class RightsError(OutOfReachError):
+    """A store that refuses. S3 refuses as well to say that a file is missing, to whom may not list the bucket."""
+
+
 def warn_plainly(text: str) -> None:
     """Where no console was given: a warning of Python's own."""
     warnings.warn(text, RuntimeWarning, stacklevel=3)
@@ -75,7 +79,7 @@ class RemoteFolder:
         try:
             return self._read(name, start, stop)
         except FileNotFoundError as error:
-            raise FangcunError(f"{self.url}/{name} is not there ({_words(error)}). Check the URL.") from error
+            raise OutOfReachError(f"{self.url}/{name} is not there ({_words(error)}). Check the URL.") from error
 
     def read_if_there(self, name: str) -> bytes | None:
         """All of a file, or None where there is no such file (or bucket)."""
@@ -148,7 +152,7 @@ class RemoteFolder:
                 if wait_seconds is not None:
                     self._tell(f"{self.url}/{name}: {told}; trying again in {wait_seconds:g} s.", wait_seconds)
                 if wait_seconds is None or not _wait(wait_seconds):
-                    raise FangcunError(
+                    raise OutOfReachError(
                         f"{self.url}/{name}: the connection is lost ({told}; tried {len(RETRY_WAITS_SECONDS) + 1} times). Nothing that was "
                         "saved is lost: run the same command again to go on."
                     ) from error
@@ -158,7 +162,7 @@ class RemoteFolder:
         """Raise for what no waiting heals: FangcunError, or the error itself where it is a bug."""
         kind = type(error).__name__
         if isinstance(error, PermissionError) or kind in _REFUSALS:
-            raise FangcunError(
+            raise RightsError(
                 f"{self.url}/{name}: no rights ({_words(error)}). Check the credentials (for S3: AWS_ACCESS_KEY_ID and "
                 "AWS_SECRET_ACCESS_KEY or ~/.aws, and AWS_ENDPOINT_URL for a service that is not Amazon's) and what they allow."
             ) from error

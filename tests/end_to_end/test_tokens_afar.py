@@ -69,25 +69,33 @@ def test_a_run_from_a_url_has_the_bits_of_one_from_the_folder(
     assert not (tmp_path / "far" / "tokens").exists() and not (tmp_path / "far" / "corpus").exists()
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.6, 0.9])
 def test_a_run_that_lost_its_connection_goes_on_to_the_same_end(
-    tmp_path: Path, packed: Path, afar: type[TestStore], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, packed: Path, afar: type[TestStore], monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
     monkeypatch.setattr("fangcun.tokens.blocks.BLOCK_BYTES", 1000)
     cache = ["--tokens.cache_folder", str(tmp_path / "cache"), "--tokens.cache_bytes", "1"]  # nothing is kept
+    before = len(afar.reads)
     assert train(URL, tmp_path / "whole", *cache) == 0
-    reads = len(afar.reads)
+    reads = len(afar.reads) - before
+    left = [int(reads * share)]
 
     def lose(path: str, content: bytes) -> bytes:
-        if path.endswith(".bin") and list_checkpoints(tmp_path / "run"):
+        left[0] -= 1
+        if path.endswith(".bin") and left[0] < 0:
             raise ConnectionResetError("reset")
         return content
 
     afar.on_read = lose
     with pytest.raises(FangcunError, match=r"the connection is lost .*run the same command again"):
-        train(URL, tmp_path / "run", *cache)
+        train(URL, tmp_path / "run", *cache, "--train.save_interval", "100", "--checkpoint.keep_best", "false")
     afar.on_read = None
-    assert len(afar.reads) > reads
+    # It was saved where it stood, whether a batch or an evaluation was to be read.
+    trained = [record[1] for record in losses(tmp_path / "run") if record[0] == "train"]
+    kept = [folder.name for folder in list_checkpoints(tmp_path / "run")]
+    assert kept == [f"step-{step:08d}" for step in trained[-1:]]
     assert train(URL, tmp_path / "run", *cache) == 0
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
     newest = [list_checkpoints(tmp_path / name)[-1] for name in ("whole", "run")]
     assert weights_of(newest[0]) == weights_of(newest[1])
 

@@ -106,6 +106,24 @@ def test_missing_rights_are_told_at_once(afar: type[TestStore], error: Exception
         RemoteFolder("teststore://b/t").write("a", b"")
 
 
+def test_a_store_that_does_not_say_what_is_missing(tmp_path: Path, afar: type[TestStore]) -> None:
+    """S3 answers 403 for a file that is not there, to whom may read but not list."""
+    url = lay(counted_tokens(tmp_path / "t", [30]), "teststore://b/t")
+    real = TestStore.cat_file
+
+    def guarded(self, path: str, *more, **named) -> bytes:
+        try:
+            return real(self, path, *more, **named)
+        except FileNotFoundError:
+            raise PermissionError("Forbidden") from None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TestStore, "cat_file", guarded)
+        assert open_split(RemoteTokens(url, cache_folder=tmp_path / "c"), "train").read(0, 3).tolist() == [0, 1, 2]
+        with pytest.raises(FangcunError, match="no rights"):
+            RemoteTokens("teststore://b/other", cache_folder=tmp_path / "c")
+
+
 def test_nothing_there_is_told_with_both_places(afar: type[TestStore]) -> None:
     with pytest.raises(FangcunError, match=r"teststore://b/t holds no tokens: neither teststore://b/t/manifest.json nor teststore://b/t/tokens/manifest.json"):  # fmt: skip
         RemoteTokens("teststore://b/t/")
