@@ -69,7 +69,7 @@ def test_a_run_from_a_url_has_the_bits_of_one_from_the_folder(
     assert not (tmp_path / "far" / "tokens").exists() and not (tmp_path / "far" / "corpus").exists()
 
 
-@pytest.mark.parametrize("share", [0.1, 0.3, 0.45, 0.6, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.45, 0.9])
 def test_a_run_that_lost_its_connection_goes_on_to_the_same_end(
     tmp_path: Path, packed: Path, afar: type[TestStore], monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
