@@ -10,9 +10,9 @@ again the same ones. `warm` is the median of the second time; on `first` the who
 | way | what it is |
 |---|---|
 | local | the folder, mapped |
-| fangcun | RemoteTokens: blocks of 4 MiB, 16 at a time, bounded cache |
+| fangcun | RemoteTokens: blocks of 4 MiB, 16 at a time (single windows: 32), bounded cache |
 | fangcun-small-cache | the same with a cache of half the split |
-| ranges | a range request a window, 16 at a time, no cache (how byte ranges of numpy files are streamed, as in OLMo-core) |
+| ranges | a range request a window, 32 at a time, no cache (how byte ranges of numpy files are streamed, as in OLMo-core) |
 | blockcache | fsspec's `blockcache` with blocks of 4 MiB, and a thread for each window |
 | download | the files copied first, then mapped |
 """
@@ -142,8 +142,8 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def peer(way: str, tokens: Path, cache: Path, shard_starts: np.ndarray):
-    """read_rows of a peer: each window by itself, in 16 threads."""
-    pool, lock = ThreadPoolExecutor(16), threading.Lock()
+    """read_rows of a peer: each window by itself, in threads."""
+    pool, lock = ThreadPoolExecutor(32 if way == "ranges" else 16), threading.Lock()
     files = fsspec.filesystem("slow")
     names = sorted(str(f) for f in tokens.glob("train-*.bin"))
     if way == "blockcache":
