@@ -16,6 +16,7 @@ from fangcun.config import CorpusConfig, Rules, load_recipe, preset_names
 from fangcun.corpus.process import Worker
 from fangcun.corpus.readers import read_raw
 from fangcun.corpus.report import ReadReport
+from fangcun.corpus.sources import Source
 
 _BATCH = 500
 
@@ -27,16 +28,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     config = CorpusConfig(paths=args.files, max_broken_share=1.0)
-    texts = [document.text for document in read_raw(config, ReadReport())]
+    texts = [document.text for document in read_raw(Source(config), ReadReport())]
     megabytes = sum(len(text.encode(errors="replace")) for text in texts) / 1e6
     for preset in args.presets:
         recipe = load_recipe("demo", ["--corpus.preset", preset]).recipe
-        worker, records = Worker(Rules(recipe.clean, recipe.filter, recipe.dedup)), []
-        worker.work(texts[:_BATCH])  # tables are made at first use
+        worker, records = Worker([Rules(recipe.clean, recipe.filter, recipe.dedup)]), []
+        worker.work((0, texts[:_BATCH]))  # tables are made at first use
         for _ in range(args.rounds):
             began, kept = time.process_time(), 0
             for start in range(0, len(texts), _BATCH):
-                kept += sum(bool(outcome.id) for outcome in worker.work(texts[start : start + _BATCH]).outcomes)
+                outcomes, *_ = worker.work((0, texts[start : start + _BATCH]))
+                kept += sum(bool(outcome.id) for outcome in outcomes)
             seconds = time.process_time() - began
             records.append(
                 {

@@ -100,6 +100,7 @@ def _run_recipe(verb: str, tokens: list[str]) -> int:
         from fangcun import cli_corpus
 
         return getattr(cli_corpus, tokens[0])(tokens[1:])
+    yes, tokens = take_yes(tokens)
     if verb == "demo":
         source = "demo"
     elif tokens and not tokens[0].startswith("-"):
@@ -116,7 +117,21 @@ def _run_recipe(verb: str, tokens: list[str]) -> int:
     loaded = load_recipe(source, tokens)
     from fangcun import pipeline
 
-    return pipeline.run(loaded, verb=cast("pipeline.Verb", verb))
+    return pipeline.run(loaded, verb=cast("pipeline.Verb", verb), yes=yes)
+
+
+def take_yes(tokens: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether `--yes` is among the words, and the others: it belongs to the command, not to the recipe. Raises ConfigError."""
+    rest: list[str] = []
+    for number, token in enumerate(tokens):
+        if token.startswith("--yes="):
+            raise ConfigError(f"--yes: takes no value, got '{token.partition('=')[2]}'.")
+        behind = number > 1 and tokens[number - 1] == "--yes"
+        if behind and not token.startswith("--"):
+            raise ConfigError(f"--yes: takes no value, got '{token}'.")
+        if token != "--yes":
+            rest.append(token)
+    return len(rest) < len(tokens), rest
 
 
 def _run_app(tokens: list[str], app: App | None = None) -> int:

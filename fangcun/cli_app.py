@@ -6,12 +6,14 @@ before this module is imported.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Group, Parameter
 
 from fangcun import __version__, cli_verbs
+from fangcun.config.keys import field_docs
 from fangcun.config.schema import Recipe
 from fangcun.launch.options import SlurmOptions
 
@@ -50,7 +52,32 @@ Text = Annotated[
     ),
 ]
 Out = Annotated[str | None, Parameter(name="--out", help="Run folder; short for --out_dir. Default: runs/RECIPE.")]
-Settings = Annotated[Recipe | None, Parameter(name="*", negative=(), name_transform=str)]
+Yes = Annotated[
+    bool,
+    Parameter(
+        name="--yes",
+        help="Make anew what changed without a question, however long it takes. Above ten minutes it is asked otherwise.",
+        negative=(),
+    ),
+]
+
+
+def _for_help(cls: type) -> type:
+    """A dataclass whose mappings are single settings: cyclopts would list what is in them."""
+    hints, docs, changed = get_type_hints(cls, include_extras=True), field_docs(cls), {}
+    for name, hint in hints.items():
+        if dataclasses.is_dataclass(hint):
+            changed[name] = (_for_help(cast(type, hint)), dataclasses.field(default_factory=cast(type, hint)))
+        elif any(get_origin(part) is dict for part in get_args(hint)):
+            changed[name] = (Annotated[list[str] | None, Parameter(help=docs[name])], None)
+    if not changed:
+        return cls
+    fields = [(name, *value) for name, value in changed.items()]
+    return dataclasses.make_dataclass(cls.__name__, fields, bases=(cls,), namespace={"__module__": __name__})
+
+
+_Settings: Any = _for_help(Recipe)
+Settings = Annotated[_Settings | None, Parameter(name="*", negative=(), name_transform=str)]
 Job = Annotated[SlurmOptions | None, Parameter(name="*", negative=())]
 
 
@@ -80,7 +107,9 @@ def build_app() -> App:
 
 
 def _recipe_help(text: str) -> Callable[..., None]:
-    def verb(recipe: str, /, *, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+    def verb(
+        recipe: str, /, *, text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None
+    ) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
     verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
@@ -88,7 +117,7 @@ def _recipe_help(text: str) -> Callable[..., None]:
 
 
 def _demo_help() -> Callable[..., None]:
-    def demo(*, text: Text = None, out: Out = None, settings: Settings = None) -> None:
+    def demo(*, text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
     demo.__doc__ = "The shipped recipe demo on the built-in novel: about five minutes on two CPU cores.\n" + _SETTINGS
@@ -98,7 +127,7 @@ def _demo_help() -> Callable[..., None]:
 def _slurm_help() -> Callable[..., None]:
     def slurm(
         recipe: str, /, *, job: Annotated[Job, Parameter(group=Group("Job", sort_key=0))] = None,
-        text: Text = None, out: Out = None, settings: Settings = None,
+        text: Text = None, out: Out = None, yes: Yes = False, settings: Settings = None,
     ) -> None:  # fmt: skip
         raise AssertionError("jobs are launched by fangcun.cli")
 

@@ -147,14 +147,23 @@ def launch(tokens: Sequence[str]) -> int:
         raise ConfigError(f"fangcun launch: {wrong} Usage: {usage}")
     if len(tokens) < 2 or tokens[1].startswith("-"):
         raise ConfigError(f"fangcun launch slurm needs a recipe first. Usage: {usage}")
+    from fangcun.cli import take_yes
     from fangcun.config import check_inputs, load_recipe
     from fangcun.launch import launch_slurm, split_options
-    from fangcun.pipeline import check_folder
+    from fangcun.pipeline import agree_before_job, check_folder
+    from fangcun.rebuild import DeclinedError
 
     source = tokens[1]
-    options, flags = split_options(tokens[2:])
+    yes, words = take_yes(tokens[2:])
+    options, flags = split_options(words)
     loaded = load_recipe(source, flags)
     check_folder(Path(loaded.recipe.out_dir or Path("runs") / loaded.name))
     check_inputs(loaded)
-    launch_slurm(loaded, options, source=source, flags=flags)
+    if not options.dry_run:
+        try:
+            yes = agree_before_job(loaded, yes=yes)
+        except DeclinedError as no:
+            print(no)
+            return no.exit_code
+    launch_slurm(loaded, options, source=source, flags=[*flags, "--yes"] if yes else flags)
     return 0

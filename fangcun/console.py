@@ -1,4 +1,4 @@
-"""What people watch while a run goes: one status line, progress of stages, lines that stay."""
+"""What people watch while a run goes: one status line, progress of stages, lines that stay, and a question."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any, TextIO
+
+_YES = {"y", "yes", "是"}
 
 
 class Console:
@@ -45,6 +47,23 @@ class Console:
         self.stream.flush()
         self._shown = True
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person sees the output and can answer."""
+        return self.live and not self.quiet and sys.stdin is not None and sys.stdin.isatty()
+
+    def ask(self, question: str) -> bool:
+        """Put a question whose answer is no unless it is yes, also at the end of the input. Ctrl-C: KeyboardInterrupt."""
+        self._clear()
+        print(question, end="", file=self.stream, flush=True)
+        try:
+            answer = sys.stdin.readline()
+        except UnicodeDecodeError:
+            return False
+        if not answer.endswith("\n"):
+            print(file=self.stream, flush=True)
+        return answer.strip().lower() in _YES
+
     def progress(self, label: str) -> ProgressLine:
         """A progress line for a stage, to be called with (done, total)."""
         return ProgressLine(self, label)
@@ -78,6 +97,26 @@ def format_seconds(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def format_about(seconds: float) -> str:
+    """For estimates: 45 -> '45 s', 1500 -> '25 min', 9000 -> '2 h 30 min'."""
+    if not math.isfinite(seconds):
+        return "?"
+    if seconds < 99.5:
+        return f"{max(1, round(seconds))} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
+
+
+def format_size(n_bytes: int) -> str:
+    """1500 -> '1.5 kB', 3_210_000_000 -> '3.2 GB'."""
+    size = float(n_bytes)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 999.95:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:,.1f} GB"
 
 
 def format_status(record: Mapping[str, Any], *, last_step: int | None, eta_seconds: float | None) -> str:

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Literal
 
 from fangcun.artifacts import (
     MANIFEST,
+    TIMINGS,
     RunLock,
     check_replaceable,
+    keep_replaced,
     list_checkpoints,
+    previous_of,
     remove_stale,
     write_text_atomic,
 )
@@ -27,6 +30,7 @@ from fangcun.config.inputs import Verb
 from fangcun.console import Console
 from fangcun.errors import FangcunError
 from fangcun.launch import looks_like_job
+from fangcun.rebuild import DeclinedError, describe_kept
 from fangcun.stages import STAGES, Stages
 from fangcun.urls import is_url
 
@@ -42,8 +46,11 @@ class Terminated(BaseException):
     """SIGTERM arrived in a stage: unwind, leave nothing half written, exit 143."""
 
 
-def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = None) -> int:
-    """Walk the recipe's stages up to and including the verb's; return the exit code. Raises FangcunError."""
+def run(loaded: LoadedRecipe, *, verb: Verb = "run", yes: bool = False, console: Console | None = None) -> int:
+    """Walk the recipe's stages up to and including the verb's; return the exit code. Raises FangcunError.
+
+    yes: stages that changed are made anew without a question, however long it takes (see rebuild.py).
+    """
     console = console or Console()
     folder = Path(loaded.recipe.out_dir or Path("runs") / loaded.name)
     if loaded.import_report is not None:
@@ -58,10 +65,13 @@ def run(loaded: LoadedRecipe, *, verb: Verb = "run", console: Console | None = N
     before = signal.signal(signal.SIGTERM, _terminate) if alone else None
     try:
         if several_processes():
-            return _run_ranks(loaded, folder, verb, console)
+            return _run_ranks(loaded, folder, verb, console, yes=yes)
         with RunLock(folder):
             remove_stale(folder)
-            return _run_locked(loaded, folder, verb, console)
+            return _run_locked(loaded, folder, verb, console, yes=yes)
+    except DeclinedError as no:
+        console.say(str(no))
+        return no.exit_code
     except Terminated:
         console.say("Terminated. Finished stages are kept; run the same command again to go on.")
         return 143
@@ -78,7 +88,7 @@ def several_processes() -> bool:
     return os.environ.get("WORLD_SIZE", "1") not in ("", "1")
 
 
-def _run_ranks(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console) -> int:
+def _run_ranks(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console, *, yes: bool) -> int:
     """The first rank makes what is missing before the training, as a single process would; then all train together."""
     from fangcun.training.distributed import joined, ranks_from_environment
     from fangcun.training.precision import choose_compute
@@ -88,13 +98,22 @@ def _run_ranks(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console)
             return 0
         with RunLock(folder):
             remove_stale(folder)
-            return _run_locked(loaded, folder, verb, console)
+            return _run_locked(loaded, folder, verb, console, yes=yes)
     with joined(choose_compute(loaded.recipe).device.type) as ranks:
         if not ranks.is_first:
-            return _run_locked(loaded, folder, verb, Console(quiet=True), ranks)
+            return _run_locked(loaded, folder, verb, Console(quiet=True), ranks, yes=yes)
         with RunLock(folder):
             remove_stale(folder)
-            return _run_locked(loaded, folder, verb, console, ranks)
+            return _run_locked(loaded, folder, verb, console, ranks, yes=yes)
+
+
+def agree_before_job(loaded: LoadedRecipe, *, yes: bool, console: Console | None = None) -> bool:
+    """Ask now what a job could ask nobody; whether it has to be told --yes. Raises FangcunError and DeclinedError, see rebuild.py."""
+    folder = Path(loaded.recipe.out_dir or Path("runs") / loaded.name)
+    if yes or list_checkpoints(folder) or not (folder / TIMINGS).is_file():
+        return yes
+    recipe = borrow_tokenizer(with_absolute_paths(loaded.recipe))
+    return Stages(recipe, folder, console or Console(), begun=False).plan(until="tokens")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
@@ -139,11 +158,13 @@ def check_folder(folder: Path) -> None:
         raise FangcunError(f"out_dir: {folder} is not empty and no run folder. Choose another with --out.")
     for stage in STAGES:
         check_replaceable(folder / stage, stage)
+        check_replaceable(previous_of(folder / stage), stage)
 
 
 def _looks_like_run(folder: Path) -> bool:
     """A folder that this program made: it has a recipe, a lock, or an artefact of ours (whole or half written)."""
-    if list_checkpoints(folder) or any((folder / stage / MANIFEST).is_file() for stage in STAGES):
+    stages = [folder / stage for stage in STAGES]
+    if list_checkpoints(folder) or any((s / MANIFEST).is_file() for s in (*stages, *map(previous_of, stages))):
         return True
     recipe = folder / "recipe.yaml"
     if recipe.is_file():  # somebody's own recipe.yaml is not to be written over
@@ -153,7 +174,9 @@ def _looks_like_run(folder: Path) -> bool:
     return looks_like_job(folder)
 
 
-def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console, ranks: Ranks | None = None) -> int:
+def _run_locked(
+    loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console, ranks: Ranks | None = None, *, yes: bool
+) -> int:
     recipe = borrow_tokenizer(with_absolute_paths(loaded.recipe))
     first = ranks is None or ranks.is_first
     if verb not in _LAST_STAGE:
@@ -168,6 +191,11 @@ def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console
             for text in warnings:
                 console.warn(text)
     stages = Stages(recipe, folder, console, begun=bool(list_checkpoints(folder)))
+    until = _LAST_STAGE.get(verb, "tokens")
+    if ranks is None:
+        stages.plan(until=until, yes=yes)
+    else:
+        _plan_for_all(ranks, stages, until, yes)
     if not first:
         assert ranks is not None
         ranks.wait()
@@ -178,7 +206,7 @@ def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console
         text = dump_recipe(dataclasses.replace(recipe, resume=recorded), f"{_HEADER}, from recipe {loaded.name}")
         write_text_atomic(folder / "recipe.yaml", text)
     if first:
-        stages.walk(until=_LAST_STAGE.get(verb, "tokens"))
+        stages.walk()
     if verb in _LAST_STAGE:
         console.say(f"done       {folder}")
         return 0
@@ -201,17 +229,38 @@ def _run_locked(loaded: LoadedRecipe, folder: Path, verb: Verb, console: Console
     return 0
 
 
+def _plan_for_all(ranks: Ranks, stages: Stages, until: str, yes: bool) -> None:
+    """The first rank plans; what it refuses all refuse, for the others would wait for it in vain. Raises FangcunError."""
+    refusal: FangcunError | None = None
+    if ranks.is_first:
+        try:
+            stages.plan(until=until, yes=yes)
+        except FangcunError as error:
+            refusal = error
+    sentence = ranks.from_first(str(refusal) if refusal else "", patient=True)
+    ranks.wait()  # until all have heard it: the first one's end would cut off the others
+    if refusal or sentence:
+        raise refusal or FangcunError(sentence)
+
+
 def with_absolute_paths(recipe: Recipe) -> Recipe:
     """Inputs by absolute path: the run's recipe.yaml then works from every folder."""
 
     def absolute(path: bool | str | None) -> str | None:
         return os.path.abspath(path) if isinstance(path, str) else None  # noqa: PTH100  (keeps links and globs as they are)
 
-    paths, tokens = recipe.corpus.paths, recipe.tokens
+    def all_absolute(paths: list[str] | None) -> list[str] | None:
+        return paths and [os.path.abspath(path) for path in paths]  # noqa: PTH100
+
+    corpus, sources = recipe.corpus, recipe.corpus.sources
+    if sources is not None:
+        sources = {n: dataclasses.replace(source, paths=all_absolute(source.paths)) for n, source in sources.items()}
+    tokens = recipe.tokens
     cache_folder = tokens.cache_folder and str(Path(tokens.cache_folder).expanduser())
     return dataclasses.replace(
         recipe,
-        corpus=dataclasses.replace(recipe.corpus, paths=paths and [os.path.abspath(p) for p in paths]),  # noqa: PTH100
+        corpus=dataclasses.replace(corpus, paths=all_absolute(corpus.paths), sources=sources),
+        dedup=dataclasses.replace(recipe.dedup, references=all_absolute(recipe.dedup.references)),
         tokenizer=dataclasses.replace(recipe.tokenizer, path=absolute(recipe.tokenizer.path)),
         tokens=dataclasses.replace(
             tokens,
@@ -257,10 +306,14 @@ def adopt_tokens(
         raise FangcunError(f"--tokenizer.path: there is no '{tokenizer_path}'.")
     with RunLock(out):
         remove_stale(out)
-        build_tokenizer(TokenizerConfig(path=tokenizer_path), None, out / "tokenizer")
-        manifest = adopt(train, val, out / "tokenizer", out / "tokens", dtype, progress=console.progress("adopt"))
+        with keep_replaced():
+            build_tokenizer(TokenizerConfig(path=tokenizer_path), None, out / "tokenizer")
+            manifest = adopt(train, val, out / "tokenizer", out / "tokens", dtype, progress=console.progress("adopt"))
     for split, counts in manifest.counts.items():
         console.say(
             f"{split:<10} {counts['tokens']:,} tokens in {counts['documents']:,} documents, {manifest.settings['dtype']}"
         )
+    for stage in ("tokenizer", "tokens"):
+        if kept := describe_kept(out / stage, stage):
+            console.say(f"{stage:<10} {kept}")
     console.say(f"Train on them: fangcun run RECIPE --tokens.path {shlex.quote(str(out))}")

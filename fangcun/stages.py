@@ -1,24 +1,38 @@
 """The artefacts of a run before its training: corpus, tokenizer and tokens, each made, found, or refused.
 
 A stage is done when its folder's fingerprint matches its inputs and settings. While a run has no checkpoint, a stage
-whose inputs or settings changed is made anew, and said so; once there is one, the same change is an error, for a
-trained model must not lose the text and the tokenizer it was trained with.
+whose inputs or settings changed is made anew, which is said before (rebuild.py), and what stood there is kept beside it;
+once there is one, the same change is an error, for a trained model must not lose the text and the tokenizer it was
+trained with.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import json
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fangcun.artifacts import MANIFEST, Manifest, describe_changes, read_manifest
+from fangcun.artifacts import (
+    MANIFEST,
+    Manifest,
+    Progress,
+    Timings,
+    Work,
+    discard,
+    keep_replaced,
+    previous_of,
+    put_back,
+    read_manifest,
+)
 from fangcun.config import Recipe, Rules
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
+from fangcun.rebuild import Stage, agree_to_rebuild, describe_kept
+from fangcun.remote import describe_tokens, open_tokens, tokenizer_beside, upload_run
 from fangcun.urls import is_url
 
 if TYPE_CHECKING:
@@ -30,27 +44,98 @@ STAGES = ("corpus", "tokenizer", "tokens")
 
 def missing_inputs(recipe: Recipe) -> str | None:
     """The first text or tokenizer of the recipe that is not there any more, or None."""
-    named = [*(recipe.corpus.paths or []), *([recipe.tokenizer.path] if recipe.tokenizer.path else [])]
+    sources = (recipe.corpus.sources or {}).values()
+    named = [
+        path
+        for paths in (recipe.corpus.paths, recipe.dedup.references, *(s.paths for s in sources))
+        for path in paths or []
+    ]
+    named += [recipe.tokenizer.path] if recipe.tokenizer.path else []
     return next((path for path in named if not Path(path).exists() and not glob.has_magic(path)), None)
 
 
 class Stages:
-    """The artefact folders of a run, made or found in turn."""
+    """The artefact folders of a run: planned, then made or found in turn."""
 
     def __init__(self, recipe: Recipe, folder: Path, console: Console, *, begun: bool) -> None:
         self.recipe, self.folder, self.console, self.begun = recipe, folder, console, begun
         self.corpus, self.tokenizer = folder / "corpus", folder / "tokenizer"
         self.tokens: Path | RemoteTokens = folder / "tokens"
+        self._timings = Timings(folder)
+        self._planned: list[Stage] = []
+
+    def plan(self, *, until: str, yes: bool = False) -> bool:
+        """Learn what is to be done up to stage `until`; nothing is changed yet.
+
+        Where something that stands would be made anew that is said, with what it will cost, and asked when it is much and
+        not `yes`; whether it was much is returned. Raises FangcunError for what a begun run refuses or nobody can be asked;
+        DeclinedError for a no.
+        """
+        if self.recipe.tokens.path is not None:
+            self._planned = self._beside_given_tokens()
+        elif self.begun and (gone := missing_inputs(self.recipe)):
+            stages = [self.folder / stage for stage in STAGES]
+            if not all((stage / MANIFEST).is_file() for stage in stages):
+                raise FangcunError(f"{gone} does not exist, and {self.folder} no longer holds what was made from it.")
+            self.console.warn(f"{gone} is gone; going on with what was made from it.")
+        else:
+            self._planned = self._from_text(until)
+        for stage in self._planned:
+            if self.begun and stage.standing is not None and stage.state != "done":
+                raise FangcunError(
+                    f"{stage.path} was made from other inputs or settings than there are now (the text, the tokenizer or "
+                    f"the {stage.name} settings changed), and {self.folder} already holds checkpoints trained on it. "
+                    "A run is never rebuilt: put the inputs back, or use --out NEW for a new run."
+                )
+        return agree_to_rebuild(self._planned, self._timings, self.console, folder=self.folder, yes=yes)
+
+    def walk(self) -> None:
+        """Make or skip what was planned."""
+        for stage in self._planned:
+            self._make(stage)
+            if stage.name == "corpus":
+                self._tell_drops()
+        if not isinstance(self.tokens, Path):
+            describe_tokens(self.tokens, self.console)
+        elif self.recipe.tokens.path is not None:
+            n_tokens = read_manifest(self.tokens, "tokens").counts["train"]["tokens"]
+            self.console.say(f"tokens     from {self.tokens}: {n_tokens:,} training tokens")
+        if self.recipe.tokens.upload is not None and any(stage.name == "tokens" for stage in self._planned):
+            upload_run(self.folder, self.recipe.tokens.upload, self.console)
+
+    def _make(self, stage: Stage) -> None:
+        name, path = stage.name, stage.path
+        if stage.state in ("done", "put back"):  # what a rebuild that is not wanted any more has left
+            discard(path.with_name(f"{name}.work"))
+        if stage.state == "done":
+            assert stage.wanted is not None
+            self.console.say(f"{name:<10} done before, skipped: {stage.describe(stage.wanted)}")
+            return
+        if stage.state == "put back":
+            assert stage.wanted is not None
+            put_back(path)
+            self.console.say(f"{name:<10} put back, not made anew: {stage.describe(stage.wanted)}")
+            self._tell_kept(stage)
+            return
+        if self.begun:
+            self.console.say(f"{name:<10} is missing, made anew")
+        started = time.perf_counter()
+        work = stage.work()
+        with self._timings.measure(work, stage.fingerprint, self.console.progress(name)) as line, keep_replaced():
+            manifest = stage.wanted = stage.build(line)
+        if manifest.fingerprint != stage.fingerprint:
+            raise FangcunError(f"{name}: the inputs changed while they were read. Run the same command again.")
+        self.console.say(f"{name:<10} {stage.describe(manifest)}  [{format_seconds(time.perf_counter() - started)}]")
+        self._tell_kept(stage)
+
+    def _tell_kept(self, stage: Stage) -> None:
+        if stage.standing is not None and (kept := describe_kept(stage.path, stage.name)):
+            self.console.say(f"           {kept}")
 
     def find(self) -> None:
         """On ranks that do not make them: where the first one has put tokenizer and tokens. Raises FangcunError."""
-        if is_url(self.recipe.tokens.path):
-            self.tokens = self._open_url()
-        elif self.recipe.tokens.path is not None:
-            given = Path(self.recipe.tokens.path)
-            self.tokens = given / "tokens" if (given / "tokens" / MANIFEST).is_file() else given
-            if self.recipe.tokenizer.path is None:
-                self.tokenizer = self.tokens.parent / "tokenizer"
+        if self.recipe.tokens.path is not None:
+            self._find_given(self.recipe.tokens.path)
         for stage in (self.tokenizer, self.tokens):
             if isinstance(stage, Path) and not (stage / MANIFEST).is_file():
                 raise FangcunError(
@@ -58,31 +143,39 @@ class Stages:
                     "shared file system, mounted at the same path."
                 )
 
-    def walk(self, *, until: str) -> None:
-        """Make or skip the stages up to `until`."""
-        if is_url(self.recipe.tokens.path):
-            self._use_url()
+    def _find_given(self, given: str) -> None:
+        if is_url(given):  # its tokenizer is copied into the run
+            self.tokens = open_tokens(self.recipe.tokens, self.console)
             return
-        if self.recipe.tokens.path is not None:
-            self._use_tokens(Path(self.recipe.tokens.path))
-            return
-        if self.begun and (gone := missing_inputs(self.recipe)):
-            stages = [self.folder / stage for stage in STAGES]
-            if not all((stage / MANIFEST).is_file() for stage in stages):
-                raise FangcunError(f"{gone} does not exist, and {self.folder} no longer holds what was made from it.")
-            self.console.warn(f"{gone} is gone; going on with what was made from it.")
-            return
-        corpus_fingerprint = self._corpus()
-        if until == "corpus":
-            return
-        tokenizer_fingerprint = self._tokenizer(corpus_fingerprint)
-        if until == "tokenizer":
-            return
-        self._tokens(corpus_fingerprint, tokenizer_fingerprint)
-        if self.recipe.tokens.upload is not None:
-            self._upload(self.recipe.tokens.upload)
+        self.tokens = Path(given, "tokens") if Path(given, "tokens", MANIFEST).is_file() else Path(given)
+        if self.recipe.tokenizer.path is None:
+            self.tokenizer = self.tokens.parent / "tokenizer"
 
-    def _corpus(self) -> str:
+    def _beside_given_tokens(self) -> list[Stage]:
+        """Tokens of another run: a tokens folder, or a run that has one; its tokenizer lies beside it or is named."""
+        self._find_given(str(self.recipe.tokens.path))
+        if isinstance(self.tokens, Path):
+            read_manifest(self.tokens, "tokens")
+        if self.recipe.tokenizer.path is not None:
+            return [self._tokenizer_stage(None)]
+        if not isinstance(self.tokens, Path):
+            return [tokenizer_beside(self.tokens, self.tokenizer)]
+        if not (self.tokenizer / "tokenizer.json").is_file():
+            raise FangcunError(
+                f"tokens.path: {self.tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
+            )
+        return []
+
+    def _from_text(self, until: str) -> list[Stage]:
+        corpus = self._corpus_stage()
+        if until == "corpus":
+            return [corpus]
+        tokenizer = self._tokenizer_stage(corpus)
+        return (
+            [corpus, tokenizer] if until == "tokenizer" else [corpus, tokenizer, self._tokens_stage(corpus, tokenizer)]
+        )
+
+    def _corpus_stage(self) -> Stage:
         from fangcun.corpus import build_corpus, corpus_fingerprint, corpus_settings
 
         recipe = self.recipe
@@ -96,13 +189,17 @@ class Stages:
                 f"characters, {val['characters']:,} of them for validation"
             )
 
-        def build(line: Callable[[int, int], None]) -> Manifest:
-            return build_corpus(recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs)
+        def build(line: Progress) -> Manifest:
+            return build_corpus(
+                recipe.corpus, self.corpus, rules, progress=line, known_inputs=inputs,
+                tell=lambda text: self.console.say(f"corpus     {text}"),
+            )  # fmt: skip
 
-        now = (corpus_settings(recipe.corpus, rules), inputs, {})
-        self._stage("corpus", self.corpus, fingerprint, build, describe, now)
-        self._tell_drops()
-        return fingerprint
+        return Stage(
+            "corpus", self.corpus, fingerprint, build, describe,
+            lambda: Work("corpus", "read", _size_bytes(inputs)),
+            corpus_settings(recipe.corpus, rules), inputs,
+        )  # fmt: skip
 
     def _tell_drops(self) -> None:
         """What of the input was not plain UTF-8 text, and where the rest is told."""
@@ -112,31 +209,39 @@ class Stages:
         for line in describe_drops(report):
             self.console.say(f"           {line}")
 
-    def _tokenizer(self, corpus_fingerprint: str) -> str:
+    def _tokenizer_stage(self, corpus: Stage | None) -> Stage:
+        """corpus: None where only tokens are given, so that there is nothing to try a borrowed tokenizer on."""
         from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint, tokenizer_settings
 
-        fingerprint, inputs = tokenizer_fingerprint(
-            self.recipe.tokenizer, corpus_fingerprint, self._known_inputs(self.tokenizer, "tokenizer")
-        )
+        config = self.recipe.tokenizer
+        text = corpus.fingerprint if corpus else ""
+        fingerprint, inputs = tokenizer_fingerprint(config, text, self._known_inputs(self.tokenizer, "tokenizer"))
 
         def describe(manifest: Manifest) -> str:
-            source = self.recipe.tokenizer.path or f"trained, {self.recipe.tokenizer.kind}"
-            return f"{manifest.counts['vocab_size']:,} ids ({source})"
+            return f"{manifest.counts['vocab_size']:,} ids ({config.path or f'trained, {config.kind}'})"
 
-        def build(line: Callable[[int, int], None]) -> Manifest:
+        def build(line: Progress) -> Manifest:
             return build_tokenizer(
-                self.recipe.tokenizer, self.corpus, self.tokenizer, corpus_fingerprint=corpus_fingerprint, progress=line
+                config, self.corpus if corpus else None, self.tokenizer, corpus_fingerprint=text or None, progress=line
             )
 
-        parents = {} if self.recipe.tokenizer.path else {"corpus": corpus_fingerprint}
-        now = (tokenizer_settings(self.recipe.tokenizer), inputs, parents)
-        self._stage("tokenizer", self.tokenizer, fingerprint, build, describe, now)
-        return fingerprint
+        def work() -> Work:
+            if config.path or corpus is None:
+                return Work("tokenizer", "import", 0)
+            n_bytes = _text_bytes(corpus)
+            if config.kind == "bpe" and n_bytes is not None:
+                n_bytes = min(n_bytes, config.sample_bytes)
+            return Work("tokenizer", config.kind, n_bytes)
 
-    def _tokens(self, corpus_fingerprint: str, tokenizer_fp: str) -> str:
+        return Stage(
+            "tokenizer", self.tokenizer, fingerprint, build, describe, work,
+            tokenizer_settings(config), inputs, {} if config.path else {"corpus": text},
+        )  # fmt: skip
+
+    def _tokens_stage(self, corpus: Stage, tokenizer: Stage) -> Stage:
         from fangcun.tokens import pack, tokens_fingerprint
 
-        fingerprint = tokens_fingerprint(self.recipe.tokens, corpus_fingerprint, tokenizer_fp)
+        config = self.recipe.tokens
 
         def describe(manifest: Manifest) -> str:
             train, val = manifest.counts["train"], manifest.counts["val"]
@@ -152,123 +257,38 @@ class Stages:
             )
             return f"{train['tokens']:,} training and {val['tokens']:,} validation tokens, {manifest.settings['dtype']}{note}"
 
-        def build(line: Callable[[int, int], None]) -> Manifest:
-            return pack(self.corpus, self.tokenizer, self.folder / "tokens", self.recipe.tokens, progress=line)
+        def build(line: Progress) -> Manifest:
+            return pack(
+                self.corpus, self.tokenizer, self.folder / "tokens", config, progress=line,
+                tell=lambda text: self.console.say(f"tokens     {text}"),
+            )  # fmt: skip
 
-        now = (
-            {"shard_tokens": self.recipe.tokens.shard_tokens},
-            [],
-            {"corpus": corpus_fingerprint, "tokenizer": tokenizer_fp},
-        )
-        self._stage("tokens", self.folder / "tokens", fingerprint, build, describe, now)
-        return fingerprint
-
-    def _stage(
-        self, name: str, path: Path, fingerprint: str,
-        build: Callable[[Callable[[int, int], None]], Manifest], describe: Callable[[Manifest], str],
-        now: tuple[dict[str, Any], list[dict[str, Any]], dict[str, str]] = ({}, [], {}),
-    ) -> None:  # fmt: skip
-        if (path / MANIFEST).is_file():
-            manifest = read_manifest(path, name)
-            if manifest.fingerprint == fingerprint:
-                self.console.say(f"{name:<10} done before, skipped: {describe(manifest)}")
-                return
-            if self.begun:
-                raise FangcunError(
-                    f"{path} was made from other inputs or settings than there are now (the text, the tokenizer or the "
-                    f"{name} settings changed), and {self.folder} already holds checkpoints trained on it. "
-                    "A run is never rebuilt: put the inputs back, or use --out NEW for a new run."
-                )
-            self.console.say(f"{name:<10} made anew: {describe_changes(manifest, *now)}")
-        elif self.begun:
-            self.console.say(f"{name:<10} is missing, made anew")
-        started = time.perf_counter()
-        manifest = build(self.console.progress(name))
-        if manifest.fingerprint != fingerprint:
-            raise FangcunError(f"{name}: the inputs changed while they were read. Run the same command again.")
-        self.console.say(f"{name:<10} {describe(manifest)}  [{format_seconds(time.perf_counter() - started)}]")
+        return Stage(
+            "tokens", self.folder / "tokens", tokens_fingerprint(config, corpus.fingerprint, tokenizer.fingerprint), build, describe,
+            lambda: Work("tokens", "pack", _text_bytes(corpus)),
+            {"shard_tokens": config.shard_tokens}, [],
+            {"corpus": corpus.fingerprint, "tokenizer": tokenizer.fingerprint},
+        )  # fmt: skip
 
     def _known_inputs(self, path: Path, kind: str) -> list[dict[str, Any]]:
-        return read_manifest(path, kind).inputs if (path / MANIFEST).is_file() else []
+        """Input files whose content was hashed before: those of what stands there, and of what stood there before."""
+        known = read_manifest(path, kind).inputs if (path / MANIFEST).is_file() else []
+        with contextlib.suppress(FangcunError):
+            known = [*known, *read_manifest(previous_of(path), kind).inputs]
+        return known
 
-    def _use_tokens(self, given: Path) -> None:
-        """Tokens of another run: a tokens folder, or a run that has one; its tokenizer lies beside it or is named."""
-        tokens = given / "tokens" if (given / "tokens" / MANIFEST).is_file() else given
-        self.tokens = tokens
-        manifest = read_manifest(tokens, "tokens")
-        if self.recipe.tokenizer.path is None:
-            self.tokenizer = tokens.parent / "tokenizer"
-            if not (self.tokenizer / "tokenizer.json").is_file():
-                raise FangcunError(
-                    f"tokens.path: {tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
-                )
-        else:
-            self._take_tokenizer(self.recipe.tokenizer.path)
-        self.console.say(f"tokens     from {tokens}: {manifest.counts['train']['tokens']:,} training tokens")
 
-    def _take_tokenizer(self, named: str) -> None:
-        """The tokenizer that the recipe names becomes this run's."""
-        from fangcun.tokenizer import build_tokenizer, tokenizer_fingerprint
+def _size_bytes(inputs: list[dict[str, Any]]) -> int:
+    return sum(entry["size_bytes"] for entry in inputs)
 
-        fingerprint, _ = tokenizer_fingerprint(
-            self.recipe.tokenizer, "", self._known_inputs(self.tokenizer, "tokenizer")
-        )
-        self._stage(
-            "tokenizer",
-            self.tokenizer,
-            fingerprint,
-            lambda line: build_tokenizer(self.recipe.tokenizer, None, self.tokenizer, progress=line),
-            lambda m: f"{m.counts['vocab_size']:,} ids ({named})",
-        )
 
-    def _open_url(self) -> RemoteTokens:
-        from fangcun.tokens import RemoteTokens
-
-        config = self.recipe.tokens
-        return RemoteTokens(
-            str(config.path), cache_folder=config.cache_folder, cache_bytes=config.cache_bytes, warn=self.console.warn
-        )
-
-    def _use_url(self) -> None:
-        """Tokens at a URL; the tokenizer beside them is copied into the run, where none is named."""
-        from fangcun.tokens import fetch_artifact, remote_manifest
-
-        tokens = self.tokens = self._open_url()
-        if self.recipe.tokenizer.path is None:
-            source = tokens.parent.below("tokenizer")
-            found = remote_manifest(source, "tokenizer")
-            if found is None:
-                raise FangcunError(
-                    f"tokens.path: {tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
-                )
-            self._stage(
-                "tokenizer",
-                self.tokenizer,
-                found.fingerprint,
-                lambda line: fetch_artifact(source, "tokenizer", self.tokenizer),
-                lambda m: f"{m.counts['vocab_size']:,} ids ({source})",
-            )
-        else:
-            self._take_tokenizer(self.recipe.tokenizer.path)
-        self.console.say(
-            f"tokens     from {tokens}: {tokens.manifest.counts['train']['tokens']:,} training tokens, cached in {tokens.cache.folder}"
-        )
-        for text in tokens.warnings():
-            self.console.warn(text)
-
-    def _upload(self, url: str) -> None:
-        """Tokenizer and tokens to a URL, the tokens' manifest last of all."""
-        from fangcun.tokens import RemoteFolder, upload_artifact
-
-        target, started = RemoteFolder(url, warn=self.console.warn), time.perf_counter()
-        sent_files = sent_bytes = kept_files = 0
-        for stage in ("tokenizer", "tokens"):
-            line = self.console.progress("upload") if stage == "tokens" else None
-            done = upload_artifact(self.folder / stage, stage, target.below(stage), progress=line)
-            sent_files, sent_bytes = sent_files + done.sent_files, sent_bytes + done.sent_bytes
-            kept_files += done.kept_files
-        sent = f"{sent_files:,} files sent ({sent_bytes / 1e6:,.1f} MB)" if sent_files else "nothing to send"
-        before = f", {kept_files:,} there before" if kept_files else ""
-        self.console.say(
-            f"upload     {target}: {sent}{before}  [{format_seconds(time.perf_counter() - started)}]. Train on it: --tokens.path {target}"
-        )
+def _text_bytes(corpus: Stage) -> int | None:
+    """Text of a corpus; of one that is to be made anew by the one it replaces, in proportion to their inputs."""
+    manifest = corpus.wanted or corpus.standing
+    if manifest is None:
+        return None
+    n_bytes = manifest.counts["train"]["bytes"] + manifest.counts["val"]["bytes"]
+    if corpus.wanted is not None:
+        return n_bytes
+    before = _size_bytes(manifest.inputs)
+    return round(n_bytes * _size_bytes(corpus.inputs) / before) if before else None

@@ -38,10 +38,11 @@ def describe_changes(
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Dotted name to value, whatever is nested."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, dict):
-            flat |= {f"{name}.{leaf}": each for leaf, each in value.items()}
+            flat |= {f"{name}.{leaf}": each for leaf, each in _flat(value).items()}
         else:
             flat[name] = value
     return flat
@@ -51,8 +52,6 @@ def _shown(settings: dict[str, Any], name: str) -> str:
     if name not in settings:
         return "(default)"
     value = settings[name]
-    return (
-        {None: "null", True: "true", False: "false"}.get(value, str(value))
-        if not isinstance(value, list)
-        else str(value)
-    )
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

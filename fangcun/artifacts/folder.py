@@ -1,9 +1,9 @@
 """A folder that is whole or not there.
 
 An artefact (corpus, tokenizer, tokens, checkpoint) is written into `NAME.tmp-PID`, synced, described by a
-`manifest.json`, and renamed into place. Only an artefact of the same kind, or an empty folder, is ever replaced. A
-process that dies half way leaves only a temporary folder, which `remove_stale` (artifacts/stale.py) clears at the next
-start.
+`manifest.json`, and renamed into place. Only an artefact of the same kind, or an empty folder, is ever replaced, and
+within `keep_replaced` it stays beside the new one as `NAME.previous`. A process that dies half way leaves only a
+temporary folder, which `remove_stale` (artifacts/stale.py) clears at the next start.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fangcun.version import __version__
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
+_keeping: ContextVar[bool] = ContextVar("keeping", default=False)
 
 
 @dataclass
@@ -126,15 +128,34 @@ def discard(path: Path) -> None:
             path.unlink()
 
 
+def previous_of(path: Path) -> Path:
+    """Where the artefact is kept that stood at `path` before: NAME.previous."""
+    return Path(path).with_name(f"{Path(path).name}.previous")
+
+
+@contextlib.contextmanager
+def keep_replaced() -> Iterator[None]:
+    """Within the block `write_artifact` keeps what it replaces as NAME.previous, one generation of it.
+
+    Only what was made from something else is kept: of an artefact with the fingerprint of the new one nothing is lost.
+    """
+    token = _keeping.set(True)
+    try:
+        yield
+    finally:
+        _keeping.reset(token)
+
+
 @contextlib.contextmanager
 def write_artifact(path: Path, manifest: Manifest) -> Iterator[Path]:
     """Yield a temporary folder to fill; on a clean exit hash, sync and rename it to `path`.
 
-    An artefact of the same kind that already stands at `path` is replaced. When the body raises, nothing at `path`
-    changes. The caller may change `manifest` inside the body. Raises FangcunError when something else stands at `path`,
-    before the body runs.
+    An artefact of the same kind that already stands at `path` is replaced (see `keep_replaced`). When the body raises,
+    nothing at `path` changes. The caller may change `manifest` inside the body. Raises FangcunError when something else
+    stands at `path`, before the body runs.
     """
-    check_replaceable(path, manifest.kind)
+    path = Path(path)
+    _check_places(path, manifest.kind)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     discard(temporary)
@@ -149,27 +170,77 @@ def write_artifact(path: Path, manifest: Manifest) -> Iterator[Path]:
         write_text_atomic(temporary / MANIFEST, _manifest_text(manifest))
         for folder in (temporary, *(p for p in temporary.rglob("*") if p.is_dir())):
             sync_folder(folder)
-        check_replaceable(path, manifest.kind)  # hours may have passed
-        _swap(temporary, path)
+        _check_places(path, manifest.kind)  # hours may have passed
+        replace_artifact(temporary, path, keep=_keeping.get())
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _swap(temporary: Path, path: Path) -> None:
-    """Rename `temporary` to `path`. What stood there is put back when that fails, and deleted when it went well."""
-    replaced = path.with_name(f"{path.name}.tmp-old-{os.getpid()}")
+def _check_places(path: Path, kind: str) -> None:
+    check_replaceable(path, kind)
+    if _keeping.get():
+        check_replaceable(previous_of(path), kind)
+
+
+def replace_artifact(temporary: Path, path: Path, *, keep: bool) -> None:
+    """Rename `temporary` to `path`. What stood there is put back when that fails; when it went well it is kept as
+    NAME.previous (`keep`) or deleted.
+
+    After a kill between the renames `remove_stale` does what was left to do.
+    """
+    aside = path.with_name(f"{path.name}.tmp-old-{os.getpid()}")
     try:
         if os.path.lexists(path):
-            discard(replaced)
-            path.rename(replaced)
+            discard(aside)
+            path.rename(aside)
         temporary.rename(path)
     except BaseException:
-        if os.path.lexists(replaced) and not os.path.lexists(path):
-            replaced.rename(path)
+        if os.path.lexists(aside) and not os.path.lexists(path):
+            aside.rename(path)
         raise
     sync_folder(path.parent)
-    discard(replaced)
+    if keep:
+        with contextlib.suppress(OSError):  # the new one stands: the next start tries again
+            keep_aside(aside, path)
+    else:
+        discard(aside)
+
+
+def put_back(path: Path) -> None:
+    """Exchange the artefact at `path` and the one that is kept as NAME.previous. Where there is none, it only moves."""
+    replace_artifact(previous_of(path), path, keep=True)
+
+
+def keep_aside(aside: Path, path: Path) -> bool:
+    """Give what was moved `aside` from `path` the name NAME.previous, in place of an older one; whether it has it now.
+
+    It is deleted instead where nothing can be lost: it is no whole artefact, or has the fingerprint of the one at `path`.
+    """
+    kind, made_from = _identity(aside)
+    if not made_from or _identity(path) == (kind, made_from):
+        discard(aside)
+        return False
+    previous = previous_of(path)
+    # A name that is cleared at the next start, whenever this ends: `aside` alone is never deleted by that.
+    doomed = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    if os.path.lexists(previous):
+        check_replaceable(previous, kind)
+        discard(doomed)
+        previous.rename(doomed)
+    aside.rename(previous)
+    sync_folder(path.parent)
+    discard(doomed)
+    return True
+
+
+def _identity(folder: Path) -> tuple[str, str]:
+    """Kind and fingerprint by the manifest; ("", "") for what has none that can be read."""
+    try:
+        raw = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return str(raw["kind"]), str(raw["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ""
 
 
 def read_manifest(path: Path, kind: str, *, verify: bool = False, without: str | None = None) -> Manifest:

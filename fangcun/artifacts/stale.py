@@ -6,10 +6,10 @@ import os
 import re
 from pathlib import Path
 
-from fangcun.artifacts.folder import discard
+from fangcun.artifacts.folder import discard, keep_aside
 
 _IN_RUN = re.compile(
-    r"(corpus|tokenizer|tokens)\.tmp-(old-)?\d+|(recipe\.yaml|[^/]+\.jsonl)\.tmp-\d+|writer\.lock\.\d+"
+    r"(corpus|tokenizer|tokens)\.tmp-(old-)?\d+|(recipe\.yaml|timings\.json|[^/]+\.jsonl)\.tmp-\d+|writer\.lock\.\d+"
 )
 _IN_CHECKPOINTS = re.compile(r"step-\d+\.tmp-(\d+|old|old-\d+)")
 _MOVED_ASIDE = re.compile(r"(.+)\.tmp-old-\d+")
@@ -19,7 +19,8 @@ _MOVED_ASIDE = re.compile(r"(.+)\.tmp-old-\d+")
 def remove_stale(folder: Path) -> list[Path]:
     """Delete what dead writers left in the run `folder` and its checkpoints/; return the deleted. Call with the lock held.
 
-    An artefact that its writer had moved aside and could not replace any more gets its name back instead.
+    An artefact that its writer had moved aside gets its name back where nothing took its place, and the name under which
+    it is kept (NAME.previous) where another did.
     """
     removed = []
     for place, pattern in ((Path(folder), _IN_RUN), (Path(folder) / "checkpoints", _IN_CHECKPOINTS)):
@@ -29,6 +30,8 @@ def remove_stale(folder: Path) -> list[Path]:
             aside = _MOVED_ASIDE.fullmatch(path.name)
             if aside and not os.path.lexists(path.with_name(aside[1])):
                 path.rename(path.with_name(aside[1]))
+                continue
+            if aside and pattern is _IN_RUN and keep_aside(path, path.with_name(aside[1])):
                 continue
             discard(path)
             removed.append(path)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from fangcun.config.dump import dump_recipe
     from fangcun.config.inputs import check_inputs
     from fangcun.config.keys import field_docs
-    from fangcun.config.loader import LoadedRecipe, load_recipe, preset_names, recipe_names, recipe_text
+    from fangcun.config.loader import LoadedRecipe, load_recipe, recipe_names, recipe_text
     from fangcun.config.model import ModelConfig
+    from fangcun.config.presets import preset_names
     from fangcun.config.report import ImportReport
     from fangcun.config.resolve import count_parameters, resolve_model
     from fangcun.config.schema import (
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         TrackingConfig,
         TrainConfig,
     )
+    from fangcun.config.sources import MixConfig, SourceConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -44,11 +46,13 @@ __all__ = [
     "ImportReport",
     "InitConfig",
     "LoadedRecipe",
+    "MixConfig",
     "ModelConfig",
     "OptimizerConfig",
     "Recipe",
     "Rules",
     "SamplesConfig",
+    "SourceConfig",
     "TokenizerConfig",
     "TokensConfig",
     "TrackingConfig",
@@ -70,7 +74,9 @@ _HOMES = {
     "DedupConfig": "cleaning",
     "FilterConfig": "cleaning",
     "ImportReport": "report",
+    "MixConfig": "sources",
     "Rules": "cleaning",
+    "SourceConfig": "sources",
     "LoadedRecipe": "loader",
     "ModelConfig": "model",
     "check_inputs": "inputs",
@@ -78,7 +84,7 @@ _HOMES = {
     "dump_recipe": "dump",
     "field_docs": "keys",
     "load_recipe": "loader",
-    "preset_names": "loader",
+    "preset_names": "presets",
     "recipe_names": "loader",
     "recipe_text": "loader",
     "resolve_model": "resolve",

@@ -7,9 +7,10 @@ two settings of the same origin that exclude each other are an error that names 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
+from fangcun.config.check_sources import find_source_mistakes
+from fangcun.config.findings import Findings, Given
 from fangcun.config.keys import recipe_keys
 from fangcun.config.resolve import resolve_model
 from fangcun.config.schema import Recipe
@@ -20,55 +21,12 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _STOPS = ("train.max_steps", "train.max_tokens", "train.epochs", "train.max_time")
 
 
-@dataclass(frozen=True)
-class Given:
-    """Where a setting was written."""
-
-    place: str
-    """"my.yaml:12" or "--train.max_steps"."""
-    by_flag: bool
-
-
-@dataclass
-class _Findings:
-    recipe: Recipe
-    origins: Mapping[str, Given]
-    problems: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    forgive: bool = False
-
-    def value(self, key: str) -> object:
-        section, _, leaf = key.rpartition(".")
-        return getattr(getattr(self.recipe, section) if section else self.recipe, leaf)
-
-    def place(self, *keys: str) -> str:
-        """The first place among `keys` that the user wrote, as the start of a message."""
-        origin = next((self.origins[key] for key in keys if key in self.origins), None)
-        if origin is None:
-            return keys[0]
-        return origin.place if origin.by_flag else f"{origin.place}: {next(key for key in keys if key in self.origins)}"
-
-    def error(self, keys: Iterable[str], message: str) -> None:
-        self.problems.append(f"{self.place(*keys)}: {message}")
-
-    def idle(self, keys: Iterable[str], cause: str, message: str) -> None:
-        """`keys` have no effect because of the setting `cause`: an error where they were given with another value."""
-        because = self.origins.get(cause)
-        for key in keys:
-            given = self.origins.get(key)
-            if given is None or self.value(key) == recipe_keys()[key].default:
-                continue
-            if self.forgive or (because is not None and because.by_flag and not given.by_flag):
-                self.unused.append(key)
-            else:
-                self.error([key], f"{message} Remove it{_at(because)}.")
-
-
 def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[list[str], list[str]]:
     """(a sentence for each contradiction, keys from the file that a flag made idle and that are to be dropped)."""
-    found = _Findings(recipe, origins)
+    found = Findings(recipe, origins)
     for check in (
         _corpus,
+        find_source_mistakes,
         _dedup,
         _tokenizer_and_tokens,
         _batches,
@@ -86,23 +44,17 @@ def find_contradictions(recipe: Recipe, origins: Mapping[str, Given]) -> tuple[l
 
 def idle_settings(recipe: Recipe) -> list[str]:
     """Settings that differ from their default and that nothing in this recipe reads."""
-    found = _Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
+    found = Findings(recipe, dict.fromkeys(recipe_keys(), Given("", False)), forgive=True)
     for check in (_corpus, _dedup, _tokenizer_and_tokens, _schedule, _model, _init, _optimizer, _trackers):
         check(found, recipe)
     return found.unused
 
 
-def _at(because: Given | None) -> str:
-    return f", or change {because.place}" if because is not None else ""
-
-
-def _corpus(found: _Findings, recipe: Recipe) -> None:
+def _corpus(found: Findings, recipe: Recipe) -> None:
     corpus = recipe.corpus
-    if corpus.paths is not None and corpus.builtin is not None:
-        found.error(
-            ["corpus.builtin"],
-            f"corpus.paths ({found.place('corpus.paths')}) is given too; a run reads one or the other.",
-        )
+    given = [key for key in ("corpus.paths", "corpus.sources", "corpus.builtin") if found.value(key) is not None]
+    if len(given) > 1:
+        found.error(given[:0:-1], f"{given[0]} ({found.place(given[0])}) is given too; a run reads one or the other.")
     if corpus.paths == []:
         found.error(["corpus.paths"], "the list is empty; name at least one file, folder or glob.")
     if corpus.txt_split == "separator" and not corpus.separator:
@@ -129,16 +81,20 @@ def _corpus(found: _Findings, recipe: Recipe) -> None:
         found.idle(keys, "corpus.builtin", "it has no effect on the built-in text.")
 
 
-def _dedup(found: _Findings, recipe: Recipe) -> None:
-    if recipe.dedup.near and not recipe.dedup.exact:
-        found.error(
-            ["dedup.near", "dedup.exact"], "near-duplicates include exact ones; write dedup.exact: true as well."
-        )
+def _dedup(found: Findings, recipe: Recipe) -> None:
     if not recipe.dedup.near:
         found.idle(["dedup.similarity"], "dedup.near", "it has no effect without dedup.near.")
+    if recipe.dedup.paragraph_documents is None:
+        keys = ["dedup.paragraph_characters"]
+        found.idle(keys, "dedup.paragraph_documents", "it has no effect without dedup.paragraph_documents.")
+    if recipe.dedup.references == []:
+        found.error(["dedup.references"], "the list is empty; name at least one file or folder, or leave it out.")
+    if not recipe.dedup.references and not recipe.dedup.held_out:
+        keys = ["dedup.overlap_characters"]
+        found.idle(keys, "dedup.references", "it has no effect without dedup.references or dedup.held_out.")
 
 
-def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:
+def _tokenizer_and_tokens(found: Findings, recipe: Recipe) -> None:
     if recipe.tokenizer.path is not None:
         keys = [
             f"tokenizer.{leaf}" for leaf in ("kind", "vocab_size", "trainer", "gb2312", "max_han_run", "sample_bytes")
@@ -164,7 +120,7 @@ def _tokenizer_and_tokens(found: _Findings, recipe: Recipe) -> None:
         found.error(["tokens.upload"], f"expected a URL such as s3://bucket/run, got '{recipe.tokens.upload}'.")
 
 
-def _batches(found: _Findings, recipe: Recipe) -> None:
+def _batches(found: Findings, recipe: Recipe) -> None:
     train = recipe.train
     if train.global_batch_size % train.micro_batch_size:
         fits = max(n for n in range(1, train.micro_batch_size + 1) if train.global_batch_size % n == 0)
@@ -181,12 +137,12 @@ def _batches(found: _Findings, recipe: Recipe) -> None:
         )
 
 
-def _length(found: _Findings, recipe: Recipe) -> None:
+def _length(found: Findings, recipe: Recipe) -> None:
     if all(found.value(key) is None for key in _STOPS):
         found.error(_STOPS, "the run would never end. Give one of train.max_steps, max_tokens, epochs, max_time.")
 
 
-def _schedule(found: _Findings, recipe: Recipe) -> None:
+def _schedule(found: Findings, recipe: Recipe) -> None:
     train = recipe.train
     if train.lr_schedule != "wsd":
         found.idle(
@@ -222,7 +178,7 @@ def _schedule(found: _Findings, recipe: Recipe) -> None:
         )
 
 
-def _model(found: _Findings, recipe: Recipe) -> None:
+def _model(found: Findings, recipe: Recipe) -> None:
     if recipe.init_from is None:
         try:  # any vocabulary will do here: the real one is known when the tokenizer is
             resolve_model(recipe.model, recipe.model.vocab_size or recipe.model.padded_vocab_size or 512)
@@ -237,7 +193,7 @@ def _model(found: _Findings, recipe: Recipe) -> None:
     found.idle(keys, "init_from", "the model's shape comes from the folder of init_from.")
 
 
-def _init(found: _Findings, recipe: Recipe) -> None:
+def _init(found: Findings, recipe: Recipe) -> None:
     if recipe.init_from is not None:
         keys = [key for key in recipe_keys() if key.startswith("init.")]
         found.idle(keys, "init_from", "the first weights come from the folder of init_from.")
@@ -248,7 +204,7 @@ def _init(found: _Findings, recipe: Recipe) -> None:
         )
 
 
-def _optimizer(found: _Findings, recipe: Recipe) -> None:
+def _optimizer(found: Findings, recipe: Recipe) -> None:
     name = recipe.optimizer.name
     if name != "muon":
         keys = [key for key in recipe_keys() if key.startswith("optimizer.muon_")]
@@ -265,7 +221,7 @@ def _names(message: str, key: str) -> bool:
     return re.search(rf"\b{key.partition('.')[2]}\b", message) is not None
 
 
-def _trackers(found: _Findings, recipe: Recipe) -> None:
+def _trackers(found: Findings, recipe: Recipe) -> None:
     readers = {
         "tracking.project": ("swanlab", "wandb", "trackio"),
         "tracking.folder": ("swanlab", "wandb", "trackio"),
@@ -283,7 +239,7 @@ def _trackers(found: _Findings, recipe: Recipe) -> None:
         )
 
 
-def _machine(found: _Findings, recipe: Recipe) -> None:
+def _machine(found: Findings, recipe: Recipe) -> None:
     if not _DEVICE.fullmatch(recipe.device):
         found.error(["device"], f"expected auto, cpu, cuda, cuda:N or mps, got '{recipe.device}'.")
     if recipe.device == "cpu" and recipe.precision == "16-mixed":

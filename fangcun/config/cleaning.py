@@ -9,6 +9,8 @@ from fangcun.config.constraints import Bounds, NonNegativeFloat, NonNegativeInt,
 
 Similarity = Annotated[float, Bounds(low=0.3, high=1)]
 """Below, the bands would miss most pairs."""
+Several = Annotated[int, Bounds(low=2)]
+Overlapping = Annotated[int, Bounds(low=13)]
 
 
 @dataclass
@@ -98,10 +100,25 @@ class DedupConfig:
     """Drop copies that differ in punctuation, white space, width, case or traditional and simplified characters alone."""
 
     near: bool = False
-    """Drop near-duplicates too: MinHash over runs of five characters."""
+    """Drop near-duplicates and exact copies: MinHash over runs of five characters."""
 
     similarity: Similarity = 0.75
     """Estimated Jaccard similarity from which on two documents are near-duplicates: 1 of 20 characters changed leaves about 0.6 of the runs, 1 of 50 about 0.8."""
+
+    paragraph_documents: Several | None = None
+    """Lines that stand in this many documents or more are taken out of all but one of them. Null: lines are not compared."""
+
+    paragraph_characters: PositiveInt = 20
+    """Shorter lines are not compared; punctuation and white space do not count."""
+
+    references: list[str] | None = None
+    """Files and folders of exam questions, or of any text that must not be learnt: documents that share a run of overlap_characters with one of them are left out, and those that contain the whole of a shorter one (from 13 characters on)."""
+
+    held_out: bool = False
+    """Training documents that share a run of overlap_characters with a document held out for validation are left out too."""
+
+    overlap_characters: Overlapping = 32
+    """The run that counts for references and held_out, punctuation and white space aside."""
 
 
 @dataclass
@@ -111,3 +128,8 @@ class Rules:
     clean: CleanConfig = field(default_factory=CleanConfig)
     filter: FilterConfig = field(default_factory=FilterConfig)
     dedup: DedupConfig = field(default_factory=DedupConfig)
+
+    @property
+    def finds_copies(self) -> bool:
+        """Whether documents are compared with each other."""
+        return self.dedup.exact or self.dedup.near

@@ -5,10 +5,11 @@ The same rules for YAML and flags: the dataclass decides. Numbers are finite; a 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fangcun.config.constraints import Bounds
 from fangcun.config.yaml_tree import Items, Mapping, Node, Scalar, describe
@@ -49,6 +50,10 @@ def expectation(hint: Any) -> str:
         return f"a list (each item: {expectation(args[0])})"
     if origin is tuple:
         return f"{len(args)} values, each {expectation(args[0])}"
+    if origin is dict:
+        return f"a section (each value: {expectation(args[1])})"
+    if dataclasses.is_dataclass(hint):
+        return "a section"
     return {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[hint]
 
 
@@ -63,10 +68,17 @@ def takes_bool(hint: Any) -> bool:
 
 
 def takes_several(hint: Any) -> bool:
-    """Whether the type is a list or a tuple."""
+    """Whether a flag of the type takes several values: lists, tuples and mappings (`name=value`)."""
     if get_origin(hint) in (Union, types.UnionType):
         return any(takes_several(arg) for arg in get_args(hint))
-    return get_origin(hint) in (list, tuple)
+    return get_origin(hint) in (list, tuple, dict)
+
+
+def takes_sections(hint: Any) -> bool:
+    """Whether the type holds sections, which no flag can write."""
+    return (isinstance(hint, type) and dataclasses.is_dataclass(hint)) or any(
+        takes_sections(arg) for arg in get_args(hint)
+    )
 
 
 def _convert(node: Node, hint: Any) -> Any:
@@ -85,6 +97,14 @@ def _convert(node: Node, hint: Any) -> Any:
             raise MismatchError
         item_hints = args if origin is tuple else [args[0]] * len(node.items)
         return origin(_convert(item, item_hint) for item, item_hint in zip(node.items, item_hints, strict=True))
+    if origin is dict:
+        entries = _entries(node)
+        return {
+            _convert(Scalar(name), args[0]): _inner(value, args[1], name, entries)
+            for name, value in entries.entries.items()
+        }
+    if dataclasses.is_dataclass(hint):
+        return _section(node, hint)
     if not isinstance(node, Scalar):
         raise MismatchError
     if origin is Literal:
@@ -94,16 +114,58 @@ def _convert(node: Node, hint: Any) -> Any:
     return _scalar(node, hint)
 
 
+def _entries(node: Node) -> Mapping:
+    """A mapping as YAML or flags write it: `a=1 b=2`, and one within another as `8:a=1,b=2`."""
+    if isinstance(node, Mapping) and node.entries:
+        return node
+    entries: dict[str, Node] = {}
+    for item in node.items if isinstance(node, Items) else ():
+        if not isinstance(item, Scalar) or item.style != "flag":
+            raise MismatchError
+        name, colon, inner = item.text.partition(":")
+        if colon:
+            value: Node = Items(tuple(Scalar(text, "flag") for text in inner.split(",")))
+        else:
+            name, _, text = item.text.partition("=")
+            value = Scalar(text, "flag")
+        if not name or name in entries:
+            raise MismatchError(f"expected name=value for each name once, got '{item.text}'.")
+        entries[name] = value
+    if not entries:
+        raise MismatchError
+    return Mapping(entries)
+
+
+def _inner(node: Node, hint: Any, name: str, parent: Mapping) -> Any:
+    """A value within a mapping; what is wrong with it names its key and line."""
+    try:
+        return convert(node, hint)
+    except MismatchError as mismatch:
+        line = f" (line {parent.lines[name]})" if name in parent.lines else ""
+        raise MismatchError(f"{name}{line}: {mismatch}") from None
+
+
+def _section(node: Node, cls: Any) -> Any:
+    if not isinstance(node, Mapping):
+        raise MismatchError
+    hints = get_type_hints(cls, include_extras=True)
+    for name in node.entries:
+        if name not in hints:
+            raise MismatchError(f"{name} (line {node.lines[name]}): unknown key.{did_you_mean(name, list(hints))}")
+    return cls(**{name: _inner(value, hints[name], name, node) for name, value in node.entries.items()})
+
+
 def _union(node: Node, args: tuple[Any, ...]) -> Any:
     if type(None) in args and isinstance(node, Scalar) and node.is_null:
         return None
+    told: MismatchError | None = None
     for arg in sorted(args, key=lambda arg: arg is str):  # text takes anything, so it comes last
         if arg is not type(None):
             try:
                 return _convert(node, arg)
-            except MismatchError:
-                continue
-    raise MismatchError
+            except MismatchError as mismatch:
+                told = told or mismatch
+    raise told if told is not None and told.args else MismatchError
 
 
 def _scalar(node: Scalar, hint: type) -> Any:

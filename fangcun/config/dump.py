@@ -32,6 +32,13 @@ _Dumper.add_representer(
 )
 
 
+def _plain(value: Any) -> Any:
+    """Sections within a setting as mappings, of what they say."""
+    if dataclasses.is_dataclass(value):
+        return {name: _plain(inner) for name, inner in vars(value).items() if inner is not None}
+    return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
+
+
 def yaml_value(value: Any) -> str:
     """One setting's value as YAML writes it, on one line."""
     text = yaml.dump({"value": value}, Dumper=_Dumper, allow_unicode=True, width=10**9, default_flow_style=False)
@@ -52,7 +59,7 @@ def dump_recipe(recipe: Recipe, header: str = "The whole recipe of this run, def
             continue
         if top.name in sections():
             value = {
-                field.name: getattr(value, field.name)
+                field.name: _plain(getattr(value, field.name))
                 for field in dataclasses.fields(value)
                 if f"{top.name}.{field.name}" not in idle
             }

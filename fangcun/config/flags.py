@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fangcun.config.convert import is_optional, takes_bool, takes_several
+from fangcun.config.convert import is_optional, takes_bool, takes_sections, takes_several
 from fangcun.config.keys import nearest_key, recipe_keys, sections
 from fangcun.config.yaml_tree import Items, Node, Scalar
 
@@ -62,6 +62,9 @@ def parse_flags(tokens: Sequence[str]) -> tuple[list[Flag], list[str]]:
 
 def _value(spelled: str, key: str, values: list[str], problems: list[str]) -> Node | None:
     hint = recipe_keys()[key].hint
+    if takes_sections(hint):
+        problems.append(f"{spelled}: holds sections, which no flag can write; write it in the recipe's file.")
+        return None
     if not values:
         if takes_bool(hint):
             return Scalar("true", "flag")

@@ -35,12 +35,17 @@ def check_inputs(loaded: LoadedRecipe, verb: Verb = "run") -> None:
 
 def _text(loaded: LoadedRecipe) -> list[str]:
     corpus = loaded.recipe.corpus
-    if corpus.paths is None and corpus.builtin is None:
+    named = {"corpus.paths": corpus.paths or [], "dedup.references": loaded.recipe.dedup.references or []}
+    named["corpus.sources"] = [path for source in (corpus.sources or {}).values() for path in source.paths or []]
+    if corpus.paths is None and corpus.builtin is None and corpus.sources is None:
         replaced = " (the data section of the imported file is not used)" if loaded.import_report else ""
         return [f"{loaded.name}: no text to train on{replaced}. Name files, folders or globs with --text PATH."]
-    missing = [path for path in corpus.paths or [] if not Path(path).exists() and not glob.has_magic(path)]
+    remedy = {"corpus.paths": " Name your text with --text PATH."}
     return [
-        f"{_place(loaded, 'corpus.paths')}: there is no '{path}'. Name your text with --text PATH." for path in missing
+        f"{_place(loaded, key)}: there is no '{path}'.{remedy.get(key, '')}"
+        for key, paths in named.items()
+        for path in paths
+        if not Path(path).exists() and not glob.has_magic(path)
     ]
 
 

@@ -13,17 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from fangcun.config import litgpt
-from fangcun.config.check import Given, find_contradictions
+from fangcun.config.check import find_contradictions
 from fangcun.config.convert import MismatchError, convert
+from fangcun.config.findings import Given
 from fangcun.config.flags import parse_flags
-from fangcun.config.keys import nearest_key, recipe_keys, sections
+from fangcun.config.flatten import flatten
+from fangcun.config.keys import recipe_keys, sections
+from fangcun.config.presets import fill_in_presets, shipped_names
 from fangcun.config.report import ImportReport
 from fangcun.config.schema import Recipe
-from fangcun.config.yaml_tree import Mapping, Node, Scalar, parse_yaml, read_yaml
+from fangcun.config.yaml_tree import Mapping, Node, parse_yaml, read_yaml
 from fangcun.errors import ConfigError, did_you_mean
 
-PRESET_SECTIONS = ("clean", "filter", "dedup")
-"""What a preset of cleaning may set."""
+TEXTS = ("corpus.paths", "corpus.sources", "corpus.builtin")
+"""Of these a recipe has one."""
 
 
 @dataclass
@@ -41,12 +44,7 @@ class LoadedRecipe:
 
 def recipe_names() -> list[str]:
     """The shipped recipes, by name."""
-    return _names("recipes")
-
-
-def _names(folder_name: str) -> list[str]:
-    folder = resources.files("fangcun") / folder_name
-    return sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_names("recipes")
 
 
 def recipe_text(name: str) -> str:
@@ -64,18 +62,16 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> LoadedReci
     report = None
     if litgpt.is_litgpt(tree):
         tree, report = litgpt.import_litgpt(tree, shown)
-    given, problems = _flatten(tree, shown)
+    given, problems = flatten(tree, shown)
     flags, flag_problems = parse_flags(overrides)
     problems += flag_problems
     given_by_flag = {flag.key for flag in flags}
-    for one, other in (("corpus.paths", "corpus.builtin"), ("corpus.builtin", "corpus.paths")):
-        if one in given_by_flag and other not in given_by_flag:
-            given.pop(other, None)  # --text replaces a built-in text, and the other way round
+    if named := given_by_flag & set(TEXTS):  # --text replaces the text of the file, whatever kind that is
+        for key in set(TEXTS) - named:
+            given.pop(key, None)
     nodes: dict[str, tuple[Node, Given]] = {key: (node, Given(place, False)) for key, (node, place) in given.items()}
     nodes |= {flag.key: (flag.value, Given(flag.spelled, True)) for flag in flags}
-    preset, preset_problems = _preset(nodes)
-    problems += preset_problems
-    nodes = preset | nodes
+    problems += fill_in_presets(nodes)
 
     values: dict[str, Any] = {}
     origins: dict[str, Given] = {}
@@ -107,39 +103,6 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
     return Recipe(**{name: cls(**parts[name]) for name, cls in sections().items()}, **top)
 
 
-def preset_names() -> list[str]:
-    """The shipped presets of cleaning, by name."""
-    return _names("presets")
-
-
-def _preset(nodes: dict[str, tuple[Node, Given]]) -> tuple[dict[str, tuple[Node, Given]], list[str]]:
-    """The settings of the preset that `corpus.preset` names, which is taken out of `nodes`, and a sentence for each mistake."""
-    if "corpus.preset" not in nodes:
-        return {}, []
-    node, origin = nodes.pop("corpus.preset")
-    # As a flag, none is a spelling of null elsewhere; here it is a preset's name.
-    if not isinstance(node, Scalar) or (node.is_null and node.text != "none"):
-        return {}, []
-    name, label = node.text, origin.place if origin.by_flag else f"{origin.place}: corpus.preset"
-    if name in preset_names():
-        shown = f"preset {name}"
-        tree = parse_yaml((resources.files("fangcun") / "presets" / f"{name}.yaml").read_text(encoding="utf-8"), shown)
-    elif name.endswith((".yaml", ".yml")):
-        if not Path(name).is_file():
-            return {}, [f"{label}: there is no file '{name}'."]
-        shown, tree = name, read_yaml(Path(name), name)
-    else:
-        names = ", ".join(preset_names())
-        return {}, [
-            f"{label}: '{name}' is no preset.{did_you_mean(name, preset_names())} They are {names}, or a YAML file."
-        ]
-    given, problems = _flatten(tree, shown)
-    for key, (_, place) in given.items():
-        if key.partition(".")[0] not in PRESET_SECTIONS:
-            problems.append(f"{place}: {key}: a preset has the sections {', '.join(PRESET_SECTIONS)} only.")
-    return {key: (node, Given(place, False)) for key, (node, place) in given.items()}, problems
-
-
 def _read(source: str | Path) -> tuple[str, str, Mapping]:
     """(name, what messages call the file, tree)."""
     text = str(source)
@@ -155,40 +118,6 @@ def _read(source: str | Path) -> tuple[str, str, Mapping]:
             f"'{text}' is neither a shipped recipe nor a file.{did_you_mean(text, recipe_names())} {shipped}"
         )
     return path.stem, text, read_yaml(path, text)
-
-
-def _flatten(tree: Mapping, shown: str) -> tuple[dict[str, tuple[Node, str]], list[str]]:
-    """Dotted key to (node, place) for every known key, and a sentence for each unknown one."""
-    given: dict[str, tuple[Node, str]] = {}
-    problems: list[str] = []
-    keys = recipe_keys()
-
-    def unknown(key: str, place: str) -> str:
-        if key in keys and "." in key:
-            section, leaf = key.split(".", 1)
-            return f"{place}: {key}: write it nested, '{section}:' and below it '  {leaf}: …'."
-        near = nearest_key(key)
-        return f"{place}: {key}: unknown key." + (f" Did you mean '{near}'?" if near else "")
-
-    for top, node in tree.entries.items():
-        place = f"{shown}:{tree.lines[top]}"
-        if top in sections():
-            if isinstance(node, Mapping):
-                for leaf, value in node.entries.items():
-                    key, inner = f"{top}.{leaf}", f"{shown}:{node.lines[leaf]}"
-                    if key in keys:
-                        given[key] = (value, inner)
-                    else:
-                        problems.append(unknown(key, inner))
-            elif not (isinstance(node, Scalar) and node.is_null):
-                problems.append(
-                    f"{place}: {top}: expected a section with settings below it, got a single value or a list."
-                )
-        elif top in keys and "." not in top:
-            given[top] = (node, place)
-        else:
-            problems.append(unknown(top, place))
-    return given, problems
 
 
 def _list(problems: list[str], shown: str) -> str:

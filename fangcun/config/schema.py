@@ -15,6 +15,7 @@ from fangcun.config.constraints import (
     Share,
 )
 from fangcun.config.model import ModelConfig
+from fangcun.config.sources import MixConfig, SourceConfig
 
 Precision = Literal["auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed", "fp8-mixed"]
 
@@ -31,6 +32,9 @@ class CorpusConfig:
 
     preset: str | None = None
     """Fills the sections clean, filter and dedup where the recipe says nothing: none, novel, web, news, dialogue, or a YAML file with these sections. Null: their defaults. Loading a recipe puts the settings in its place."""
+
+    sources: dict[str, SourceConfig] | None = None
+    """Several named sources in place of paths, each with paths and, where it differs, preset, text_key, txt_split, separator, chapter_pattern, encoding, clean, filter. Each has its own share of the validation split; the section mix weighs them."""
 
     text_key: str | None = None
     """Field (or column) that holds the text. Null: the known schemas are tried."""
@@ -344,6 +348,9 @@ class Recipe:
 
     dedup: DedupConfig = field(default_factory=DedupConfig)
     """Copies left out."""
+
+    mix: MixConfig = field(default_factory=MixConfig)
+    """Sources weighed."""
 
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Characters to ids."""

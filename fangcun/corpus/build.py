@@ -1,4 +1,4 @@
-"""The corpus stage: read, clean, split, write the artefact."""
+"""The corpus stage: read, clean, compare, split, write the artefact. A killed one goes on where it was."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ import contextlib
 import dataclasses
 import errno
 import json
-import shutil
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import Manifest, describe_inputs, fingerprint, write_artifact
+from fangcun.artifacts import Manifest, describe_inputs, discard, fingerprint, write_artifact
 from fangcun.config.cleaning import DedupConfig, Rules
 from fangcun.config.schema import CorpusConfig
-from fangcun.corpus.dedup import EXACT, Duplicates, Folding
-from fangcun.corpus.documents import Document
+from fangcun.config.sources import SourceConfig
+from fangcun.corpus.dedup import Folding, References
 from fangcun.corpus.drops import Drops
-from fangcun.corpus.files import short_names
-from fangcun.corpus.process import read_documents
-from fangcun.corpus.readers import Progress, input_files
+from fangcun.corpus.finish import check_split, decide, split_settings, write_splits
+from fangcun.corpus.process import check_kept, work_batches
+from fangcun.corpus.readers import Progress, read_raw
 from fangcun.corpus.report import ReadReport
-from fangcun.corpus.shards import ShardWriter, read_shards
-from fangcun.corpus.split import choose_share, choose_split, split_by_hash, split_by_tail
+from fangcun.corpus.schemas import questions
+from fangcun.corpus.shards import ShardWriter
+from fangcun.corpus.sources import Source, corpus_sources
+from fangcun.corpus.work import Work
 from fangcun.errors import ConfigError, FangcunError
 
 # Raised whenever the same input would give other documents than before.
 RULES_VERSION = 2
-_SPOOL_LEVEL = 1
 # Where the text lies, how much damage is allowed and how many processes work do not change what comes out; what a preset
 # says stands in the sections that it fills.
 _WITHOUT_EFFECT = ("paths", "max_broken_share", "workers", "preset")
@@ -44,15 +44,22 @@ def corpus_fingerprint(
     not where that folder lies. Files whose path, size and time stand in `known_inputs` are not read again.
     Raises FangcunError when the inputs are not there.
     """
-    files, _ = input_files(config)
-    names = short_names(files)
+    return _fingerprint(corpus_sources(config, rules), config, known_inputs, rules)
+
+
+def _fingerprint(
+    sources: Sequence[Source], config: CorpusConfig, known_inputs: list[dict[str, Any]] | None, rules: Rules | None
+) -> tuple[str, list[dict[str, Any]]]:
+    references = _reference_source(rules)
+    everything = [*sources, *([references] if references is not None else [])]
+    named = [(source.names[path], path) for source in everything for path in source.files]
     try:
-        inputs = describe_inputs([path.absolute() for path in files], known_inputs)
+        inputs = describe_inputs([path.absolute() for _, path in named], known_inputs)
     except OSError as error:
         raise FangcunError(
             f"{error.filename} cannot be read: {error.strerror}. Check the file and its rights."
         ) from error
-    content = [[names[path], entry["sha256"]] for path, entry in zip(files, inputs, strict=True)]
+    content = [[name, entry["sha256"]] for (name, _), entry in zip(named, inputs, strict=True)]
     return fingerprint("corpus", RULES_VERSION, corpus_settings(config, rules), content), inputs
 
 
@@ -63,32 +70,37 @@ def build_corpus(
     *,
     progress: Progress | None = None,
     known_inputs: list[dict[str, Any]] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Manifest:
     """Build the corpus artefact at `out` (replacing one that stands there) and return its manifest.
 
     Writes `train-00000.jsonl.zst`, `val-00000.jsonl.zst` (more when large), `drops.json`, and samples of what was left
     out in `dropped.jsonl.zst`. The same input gives the same bytes. Memory is constant but for some hundred bytes a
-    document where duplicates are looked for: until all are known, documents wait in packed files in the folder.
+    document where duplicates are looked for. Until all documents are known they wait in packed files beside `out`, in
+    `NAME.work`; killed on the way, a build of the same corpus goes on from there, and says so to `tell`.
     `progress(done_bytes, total_bytes)` counts bytes of the input files. Raises FangcunError.
     """
     out = Path(out)
-    print_of_all, inputs = corpus_fingerprint(config, known_inputs, rules)
-    report, drops = ReadReport(), Drops()
+    sources = corpus_sources(config, rules)
+    print_of_all, inputs = _fingerprint(sources, config, known_inputs, rules)
     manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)
-    with _clear_write_errors(out), write_artifact(out, manifest) as folder:
-        dedup = (rules or Rules()).dedup
-        found = _duplicates(folder / "sketches", dedup) if dedup.exact else None
-        documents = read_documents(config, report, rules, drops=drops, duplicates=found, progress=progress)
-        if found is not None:
-            documents = _without_copies(documents, found, dedup.near, folder, drops)
+    with (
+        _clear_write_errors(out),
+        write_artifact(out, manifest) as folder,
+        Work(work_folder(out), print_of_all, sources) as work,
+    ):
+        report = _first_pass(work, config, sources, progress, tell)
+        decided = decide(work, config, sources)
+        manifest.settings |= split_settings(decided, sources)
+        drops = Drops.restored(work.drops.state())
         with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
-            writers = {"train": train, "val": val}
-            for name, document in _split(config, documents, folder, manifest):
-                writers[name].write(document)
-            how, share = manifest.settings["val_split_used"], manifest.settings["val_share_used"]
-        _check_split(train, val, how, share)
+            written = write_splits(work, decided, sources, drops, {"train": train, "val": val})
+        check_split(train, val, decided)
         drops.write_samples(folder)
-        mojibake = {"repaired": bool(rules and rules.clean.mojibake), "documents": dict(sorted(drops.mojibake.items()))}
+        mojibake = {
+            "repaired": any(source.rules.clean.mojibake for source in sources),
+            "documents": dict(sorted(drops.mojibake.items())),
+        }
         dropped = {"rules": drops.as_dict(), "masked": drops.masked, "mojibake": mojibake}
         text = json.dumps(report.as_dict() | dropped, ensure_ascii=False, indent=1)
         (folder / "drops.json").write_text(text + "\n", encoding="utf-8", newline="\n")
@@ -100,7 +112,62 @@ def build_corpus(
             "dropped_documents": sum(count["documents"] for count in drops.as_dict().values() if not count["lines"]),
             **{name: report.total(name) for name in ("empty_documents", "broken_records", "broken_bytes")},
         }
+        if config.sources is not None:
+            for split, counts in written.sources.items():
+                # Each source, in reading order: the documents of a split lie one source after the other.
+                nothing = {"documents": 0, "characters": 0, "bytes": 0}
+                manifest.counts[split]["sources"] = {
+                    source.name: counts.get(source.name, nothing) for source in sources
+                }
+    discard(work_folder(out))
     return manifest
+
+
+def work_folder(out: Path) -> Path:
+    """Where a corpus waits while it is being built."""
+    return out.with_name(f"{out.name}.work")
+
+
+def _first_pass(
+    work: Work,
+    config: CorpusConfig,
+    sources: Sequence[Source],
+    progress: Progress | None,
+    tell: Callable[[str], None] | None,
+) -> ReadReport:
+    if work.read and tell is not None:
+        tell(f"going on from {work.folder}: {work.read:,} documents were read before")
+    if work.report is not None:
+        return work.report
+    report = ReadReport()
+    references = _references(work.rules.dedup)
+    batches = work_batches(
+        sources, report, workers=config.workers, references=references, skip=work.skip, progress=progress
+    )
+    for batch in batches:
+        work.add(batch)
+    check_kept(config, report, work.drops, work.documents)
+    work.finish(report)
+    return report
+
+
+def _reference_source(rules: Rules | None) -> Source | None:
+    """The files of `dedup.references`, which training must not see."""
+    paths = rules.dedup.references if rules is not None else None
+    return Source(CorpusConfig(paths=paths), name="references") if paths else None
+
+
+def _references(dedup: DedupConfig) -> References | None:
+    source = _reference_source(Rules(dedup=dedup))
+    if source is None:
+        return None
+    texts = ((raw.place, raw.text) for raw in read_raw(source, ReadReport(), texts=questions))
+    references = References(texts, Folding(traditional=True), ngram_characters=dedup.overlap_characters)
+    if not references:
+        raise FangcunError(
+            f"dedup.references: {', '.join(dedup.references or [])} holds no text of 13 characters or more to look for."
+        )
+    return references
 
 
 def corpus_settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]:
@@ -111,73 +178,35 @@ def corpus_settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]
             "Give build_corpus the rules themselves."
         )
     settings: dict[str, Any] = {
-        name: value for name, value in dataclasses.asdict(config).items() if name not in _WITHOUT_EFFECT
+        name: value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in _WITHOUT_EFFECT and (name != "sources" or value is not None)
     }
+    if config.sources is not None:
+        settings["sources"] = {name: _source_settings(source) for name, source in config.sources.items()}
     plain = Rules()
     for name, section in vars(rules or plain).items():
-        defaults = vars(getattr(plain, name))
-        if different := {leaf: value for leaf, value in vars(section).items() if value != defaults[leaf]}:
+        if different := _different(section, getattr(plain, name)):
             settings[name] = different
+    if "dedup" in settings and "references" in settings["dedup"]:
+        settings["dedup"]["references"] = True  # what they say stands with the inputs, where they lie does not matter
     return settings
 
 
-def _duplicates(folder: Path, dedup: DedupConfig) -> Duplicates:
-    return Duplicates(folder, threshold=dedup.similarity, folding=Folding(traditional=True).fingerprint)
+def _different(section: Any, plain: Any) -> dict[str, Any]:
+    return {leaf: value for leaf, value in vars(section).items() if value != getattr(plain, leaf)}
 
 
-def _without_copies(
-    documents: Iterable[Document], found: Duplicates, near: bool, folder: Path, drops: Drops
-) -> Iterator[Document]:
-    """`documents` without the copies among them, which are known when all have been seen: until then they wait in `folder`."""
-    with ShardWriter(folder, "all", level=_SPOOL_LEVEL) as spool:
-        for document in documents:
-            spool.write(document)
-    with found:
-        copies = found.find(near=near)
-    partners = set(copies.copy_of[copies.copy_of >= 0].tolist())
-    places = {n: document.source for n, document in enumerate(read_shards(spool.paths)) if n in partners}
-    for number, document in enumerate(read_shards(spool.paths)):
-        if (partner := int(copies.copy_of[number])) < 0:
-            yield document
-        elif copies.kind[number] == EXACT:
-            drops.drop("exact_duplicate", f"of {places[partner]}", document.text, document.source)
-        else:
-            reason = f"{copies.similarity[number]:.0%} like {places[partner]}"
-            drops.drop("near_duplicate", reason, document.text, document.source)
-    for path in spool.paths:
-        path.unlink()
-    shutil.rmtree(folder / "sketches")
-
-
-def _split(
-    config: CorpusConfig, documents: Iterable[Document], folder: Path, manifest: Manifest
-) -> Iterator[tuple[str, Document]]:
-    """Documents with their split; writes what `auto` came to into the manifest's settings."""
-    if config.val_split == "hash" and config.val_share is not None:
-        manifest.settings |= {"val_split_used": "hash", "val_share_used": config.val_share}
-        yield from split_by_hash(documents, config.val_share)
-        return
-    with ShardWriter(folder, "spool", level=_SPOOL_LEVEL) as spool:
-        for document in documents:
-            spool.write(document)
-    how, share = choose_split(config.val_split, spool.documents), choose_share(config.val_share, spool.bytes)
-    manifest.settings |= {"val_split_used": how, "val_share_used": share}
-    waiting = read_shards(spool.paths)
-    yield from split_by_hash(waiting, share) if how == "hash" else split_by_tail(waiting, share, spool.characters)
-    for path in spool.paths:
-        path.unlink()
-
-
-def _check_split(train: ShardWriter, val: ShardWriter, how: str, share: float) -> None:
-    total = train.documents + val.documents
-    if not train.documents:
-        raise FangcunError(
-            f"No text is left to train on: all {total} documents went to validation (val_split {how}, val_share {share}). Add text, or lower --corpus.val_share."
-        )
-    if share > 0 and not val.documents:
-        raise FangcunError(
-            f"No text is held out: none of {total} documents went to validation (val_split {how}, val_share {share}). Add text, raise --corpus.val_share, or use --corpus.val_split tail."
-        )
+def _source_settings(source: SourceConfig) -> dict[str, Any]:
+    settings = {
+        name: value
+        for name, value in vars(source).items()
+        if value is not None and name not in (*_WITHOUT_EFFECT, "clean", "filter")
+    }
+    for name, section, plain in (("clean", source.clean, Rules().clean), ("filter", source.filter, Rules().filter)):
+        if section is not None:
+            settings[name] = _different(section, plain)
+    return settings
 
 
 @contextlib.contextmanager

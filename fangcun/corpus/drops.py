@@ -5,6 +5,7 @@ The samples are those with the smallest hashes, so that they do not depend on th
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from collections import Counter
 from collections.abc import Iterator
@@ -67,6 +68,25 @@ class Drops:
         return {
             name: {"documents": count.documents, "lines": count.lines, "bytes": count.bytes} for name, count in ordered
         }
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON values, for `restored`."""
+        return {
+            "rules": {name: dataclasses.asdict(count) for name, count in self.rules.items()},
+            "masked": self.masked,
+            "mojibake": dict(self.mojibake),
+        }
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Drops:
+        """From what `state` gave."""
+        drops = cls()
+        drops.masked, drops.mojibake = state["masked"], Counter(state["mojibake"])
+        for name, count in state["rules"].items():
+            samples = [(key, sample) for key, sample in count.pop("samples")]
+            heapq.heapify(samples)
+            drops.rules[name] = RuleCount(**count, samples=samples)
+        return drops
 
     def write_samples(self, folder: Path) -> None:
         """`dropped.jsonl.zst` in `folder`, where there are samples: rule, reason, source, characters, text."""

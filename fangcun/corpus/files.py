@@ -19,7 +19,12 @@ _NOT_TEXT = re.compile(
 _DATASET_STATE = "state.json"
 # WikiExtractor names its files so, without a suffix, in folders AA, AB …
 _WIKI = re.compile(r"wiki_\d+$")
-_STAGES = {"corpus", "tokenizer", "tokens", "checkpoints"}
+STATE_FILE = "state.json"
+"""Of the folder in which a corpus is being made."""
+# What stands in a run folder, what stood there before, and what is being made.
+_STAGES = {"checkpoints"} | {
+    f"{stage}{state}" for stage in ("corpus", "tokenizer", "tokens") for state in ("", ".previous", ".work")
+}
 _DIGITS = re.compile(r"(\d+)")
 
 
@@ -114,7 +119,8 @@ def _sort_in(path: Path, real: str, used: dict[str, Path], skipped: dict[str, Pa
 def _is_ours(folder: str, folders: list[str], files: list[str]) -> bool:
     """Whether Fangcun wrote this folder: a run, an artefact, or one of these that is being written."""
     run = "writer.lock" in files or ("recipe.yaml" in files and not _STAGES.isdisjoint(folders))
-    return run or {"manifest.json", "drops.json"} <= set(files) or ".tmp-" in Path(folder).name
+    work = Path(folder).name.endswith(".work") and STATE_FILE in files
+    return run or work or {"manifest.json", "drops.json"} <= set(files) or ".tmp-" in Path(folder).name
 
 
 def _walk(folder: Path, used: dict[str, Path], skipped: dict[str, Path]) -> None:

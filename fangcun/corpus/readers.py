@@ -9,20 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from fangcun.config.schema import CorpusConfig
-from fangcun.corpus.builtin import builtin_file
 from fangcun.corpus.documents import split_lines, split_text
 from fangcun.corpus.encoding import StreamDecoder
-from fangcun.corpus.files import list_files, short_names, suffixes
+from fangcun.corpus.files import suffixes
 from fangcun.corpus.json_stream import MAX_RECORD_CHARACTERS, parse_json, stream_json
 from fangcun.corpus.report import FileReport, ReadReport
-from fangcun.corpus.schemas import texts
+from fangcun.corpus.schemas import NoTextError, texts
+from fangcun.corpus.sources import Source
 from fangcun.corpus.streams import ByteStream
 from fangcun.corpus.tables import read_arrow, read_csv, read_parquet
 from fangcun.corpus.wiki import START, split_wiki
-from fangcun.errors import ConfigError, FangcunError, did_you_mean
+from fangcun.errors import FangcunError, did_you_mean
 
 Progress = Callable[[int, int], None]
 """Called with the bytes of the input files read so far, and their total."""
+
+Texts = Callable[[Any, str | None], Iterator[str | NoTextError]]
+"""Called with a record and corpus.text_key."""
 
 _PROGRESS_BYTES = 1 << 20
 # Records without the field the user named before reading stops: fewer than this at the start may be odd ones.
@@ -30,21 +33,6 @@ _PATIENCE_RECORDS = 100
 # A file this far in that is mostly not text is given up at once, and not at its end.
 _HOPELESS_BYTES = 8 << 20
 _HOPELESS_SHARE = 0.5
-
-
-def input_files(config: CorpusConfig) -> tuple[list[Path], list[Path]]:
-    """The files a corpus is made of, and the ones left out. Raises FangcunError."""
-    if config.paths and config.builtin:
-        raise ConfigError(
-            "corpus.paths and corpus.builtin are both given; a corpus is one or the other. Remove one of them."
-        )
-    if config.builtin:
-        return [builtin_file(config.builtin)], []
-    if not config.paths:
-        raise ConfigError(
-            "There is no text to read: corpus.paths is empty. Name files or folders with --text PATH, or take the novel that comes along: --corpus.builtin sanguo"
-        )
-    return list_files(config.paths)
 
 
 @dataclass(slots=True)
@@ -58,28 +46,27 @@ class RawDocument:
     """Of its file, for whoever cleans it."""
 
 
-def read_raw(config: CorpusConfig, report: ReadReport, *, progress: Progress | None = None) -> Iterator[RawDocument]:
-    """Yield the documents of a corpus as they stand in its files, in the order of these.
+def read_raw(
+    source: Source, report: ReadReport, *, progress: Progress | None = None, texts: Texts = texts
+) -> Iterator[RawDocument]:
+    """Yield the documents of a source as they stand in its files, in the order of these.
 
-    `report` is filled on the way, but for what becomes of the documents. Memory does not grow with the corpus (a single
-    document is held whole). Raises FangcunError: nothing to read, unreadable files.
+    `report` is filled on the way, but for what becomes of the documents. `texts` finds the texts of a record. Memory
+    does not grow with the corpus (a single document is held whole). Raises FangcunError: unreadable files.
     """
-    files, skipped = input_files(config)
-    names = short_names(files + skipped)
-    report.skipped = [names[path] for path in skipped]
-    sizes = {path: path.stat().st_size for path in files}
-    total_bytes, done_bytes, shown_bytes = sum(sizes.values()), 0, 0
-    for path in files:
-        reader = _FileReader(path, names[path], config, report)
+    report.skipped += [source.names[path] for path in source.skipped]
+    done_bytes, shown_bytes = 0, 0
+    for path in source.files:
+        reader = _FileReader(path, source.names[path], source.config, report, texts)
         for document in reader.documents():
             yield document
             now = done_bytes + reader.position_bytes()
             if progress and now - shown_bytes >= _PROGRESS_BYTES:
-                progress(now, total_bytes)
+                progress(now, source.size_bytes)
                 shown_bytes = now
-        done_bytes += sizes[path]
+        done_bytes += source.sizes[path]
     if progress:
-        progress(total_bytes, total_bytes)
+        progress(source.size_bytes, source.size_bytes)
 
 
 def check_read(config: CorpusConfig, report: ReadReport) -> None:
@@ -96,8 +83,8 @@ def check_read(config: CorpusConfig, report: ReadReport) -> None:
 class _FileReader:
     """One input file on its way to documents, with its counts."""
 
-    def __init__(self, path: Path, name: str, config: CorpusConfig, report: ReadReport) -> None:
-        self.path, self.name, self.config, self.report = path, name, config, report
+    def __init__(self, path: Path, name: str, config: CorpusConfig, report: ReadReport, texts: Texts) -> None:
+        self.path, self.name, self.config, self.report, self.texts = path, name, config, report, texts
         self.counts = FileReport(name)
         report.files.append(self.counts)
         self.stream = ByteStream(path)
@@ -136,7 +123,7 @@ class _FileReader:
                 yield self.name if whole else f"{self.name}:{line}", text
             return
         for place, record in self._records(kind, blocks):
-            for number, text in enumerate(texts(record, self.config.text_key), 1):
+            for number, text in enumerate(self.texts(record, self.config.text_key), 1):
                 if isinstance(text, str):
                     yield place if number == 1 else f"{place}.{number}", text
                 else:

@@ -79,6 +79,15 @@ class ReadReport:
                     "Repair or leave out these files, or allow more with --corpus.max_broken_share."
                 )
 
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON values, for `restored`."""
+        return asdict(self)
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> ReadReport:
+        """From what `state` gave."""
+        return cls([FileReport(**file) for file in state["files"]], state["skipped"], state["samples"])
+
     def as_dict(self) -> dict[str, Any]:
         """The content of drops.json. It stays small: of more than 200 files, `files` names the first broken ones, and
         `groups` holds totals by folder and encoding; of more than 200 skipped files `skipped` names the first.

@@ -20,6 +20,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"characters a document: 10 % {lengths['10%']:,}, half {lengths['50%']:,}, 90 % {lengths['90%']:,}, longest {lengths['longest']:,}",
         "",
     ]
+    if report["named_sources"]:
+        lines += _bars("characters by source", {name: n["characters"] for name, n in report["named_sources"].items()})
     lines += _bars("characters", report["characters"])
     lines += _bars("documents by language", report["languages"])
     if report["left_out"]:
@@ -41,7 +43,8 @@ def as_html(report: dict[str, Any], title: str) -> str:
     histogram = {f"{bin['from']:,}": bin["documents"] for bin in report["lengths"]["histogram"]}
     parts = [
         f"<h1>{html.escape(title)}</h1>", f"<pre>{html.escape(as_text(report).split(chr(10) * 2)[0])}</pre>",
-        _chart("Characters a document, from", histogram), _chart("Characters by kind", report["characters"]),
+        _chart("Characters a document, from", histogram), _chart("Characters by source", {name: n["characters"] for name, n in report["named_sources"].items()}),
+        _chart("Characters by kind", report["characters"]),
         _chart("Documents by language", report["languages"]),
         _chart("Bytes left out, by rule", {name: count["bytes"] for name, count in report["left_out"].items()}),
         _chart("Characters by file", {source["name"]: source["characters"] for source in report["sources"]}),

@@ -45,6 +45,17 @@ def texts(record: Any, text_key: str | None) -> Iterator[str | NoTextError]:
         yield NoTextError("nested too deeply")
 
 
+def questions(record: Any, text_key: str | None) -> Iterator[str | NoTextError]:
+    """As `texts`, but of a record with a question the question alone: what an exam must keep from training."""
+    if isinstance(record, dict) and text_key is None:
+        fields = {str(key).strip().lower(): value for key, value in record.items()}
+        asked = _first(fields, _ASK)
+        if asked and isinstance(fields[asked], str):
+            yield fields[asked]
+            return
+    yield from texts(record, text_key)
+
+
 def _texts(record: Any, text_key: str | None) -> Iterator[str | NoTextError]:
     if isinstance(record, str):
         yield record

@@ -22,11 +22,14 @@ _LEVEL = 3
 class ShardWriter:
     """Writes `NAME-00000.jsonl.zst`, and a new shard whenever one holds `shard_bytes` of UTF-8 text. Counts what it writes.
 
-    The same documents give the same bytes: one thread, no time stamps. There is always at least one shard.
+    The same documents give the same bytes: no time stamps. There is always at least one shard; `first` is
+    its number. With `shard_bytes` None it is the only one.
     """
 
-    def __init__(self, folder: Path, name: str, *, shard_bytes: int = SHARD_BYTES, level: int = _LEVEL) -> None:
-        self.folder, self.name, self.shard_bytes, self.level = folder, name, shard_bytes, level
+    def __init__(
+        self, folder: Path, name: str, *, shard_bytes: int | None = SHARD_BYTES, level: int = _LEVEL, first: int = 0
+    ) -> None:
+        self.folder, self.name, self.shard_bytes, self.level, self.first = folder, name, shard_bytes, level, first
         self.documents = self.characters = self.bytes = 0
         self.paths: list[Path] = []
         self._in_shard = 0
@@ -42,10 +45,10 @@ class ShardWriter:
     ) -> None:
         self._close()
 
-    def write(self, document: Document) -> None:
-        """Append one document."""
+    def write(self, document: Document) -> int:
+        """Append one document; returns the UTF-8 bytes of its text."""
         size_bytes = len(document.text.encode())
-        if self._in_shard and self._in_shard + size_bytes > self.shard_bytes:
+        if self.shard_bytes is not None and self._in_shard and self._in_shard + size_bytes > self.shard_bytes:
             self._close()
             self._open()
         assert self._writer is not None
@@ -58,16 +61,19 @@ class ShardWriter:
         self.documents += 1
         self.characters += len(document.text)
         self.bytes += size_bytes
+        return size_bytes
 
     def counts(self) -> dict[str, int]:
         """Documents, characters and UTF-8 bytes written."""
         return {"documents": self.documents, "characters": self.characters, "bytes": self.bytes}
 
     def _open(self) -> None:
-        path = self.folder / f"{self.name}-{len(self.paths):05d}.jsonl.zst"
+        path = self.folder / f"{self.name}-{self.first + len(self.paths):05d}.jsonl.zst"
         self.paths.append(path)
         self._file = open(path, "wb")  # noqa: SIM115
-        self._writer = zstandard.ZstdCompressor(level=self.level).stream_writer(self._file, closefd=False)
+        # In a thread beside: the bytes are the same with one thread or many, not with none.
+        packer = zstandard.ZstdCompressor(level=self.level, threads=1)
+        self._writer = packer.stream_writer(self._file, closefd=False)
         self._in_shard = 0
 
     def _close(self) -> None:

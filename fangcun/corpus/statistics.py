@@ -33,7 +33,7 @@ _BINS_A_DECADE = 4
 def corpus_statistics(corpus: Path) -> dict[str, Any]:
     """The report of a corpus folder, as JSON values. Raises FangcunError.
 
-    `splits`, `characters` (by kind, white space aside), `languages` (documents), `lengths` (quantiles and a histogram of
+    `splits`, `named_sources` (documents, characters and bytes of each, of both splits), `characters` (by kind, white space aside), `languages` (documents), `lengths` (quantiles and a histogram of
     characters a document), `sources` (documents and characters of the first ones), `common`, and what reading and the
     rules left out.
     """
@@ -46,10 +46,18 @@ def corpus_statistics(corpus: Path) -> dict[str, Any]:
         gathered.add_all(iter_split(corpus, split))
     return {
         "splits": {split: manifest.counts[split] for split in ("train", "val")},
+        "named_sources": _named_sources(manifest.counts),
         **gathered.as_dict(),
         "left_out": drops.get("rules", {}),
         "broken_records": drops["broken_records"],
         "empty_documents": drops["empty_documents"],
+    }
+
+
+def _named_sources(counts: dict[str, Any]) -> dict[str, dict[str, int]]:
+    train, val = (counts[split].get("sources", {}) for split in ("train", "val"))
+    return {
+        name: {what: count + val[name][what] for what, count in of_train.items()} for name, of_train in train.items()
     }
 
 

@@ -29,7 +29,7 @@ run_folder={folder}
 first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 port=$((20000 + SLURM_JOB_ID % 10000))
 
-whole() {{ ls -d "$run_folder"/*/manifest.json "$run_folder"/checkpoints/step-*/manifest.json 2>/dev/null; }}
+whole() {{ ls -di "$run_folder"/*/manifest.json "$run_folder"/checkpoints/step-*/manifest.json 2>/dev/null; }}
 before=$(whole)
 
 time_is_up=

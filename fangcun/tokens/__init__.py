@@ -7,6 +7,7 @@ position of a run is one number, and the same batches come at every world size.
 from fangcun.tokens.adopt import adopt
 from fangcun.tokens.format import ShardWriter, TokenSplit, choose_dtype, open_split, tokens_manifest
 from fangcun.tokens.loader import MASKED, Batches, fetch_windows, fixed_windows
+from fangcun.tokens.mixture import MixedOrder, Phase, quotas
 from fangcun.tokens.order import Window, WindowOrder
 from fangcun.tokens.pack import check_tokenizer, pack, tokens_fingerprint
 from fangcun.tokens.remote import RemoteTokens
@@ -16,6 +17,8 @@ from fangcun.tokens.transfer import fetch_artifact, remote_manifest, upload_arti
 __all__ = [
     "MASKED",
     "Batches",
+    "MixedOrder",
+    "Phase",
     "RemoteFolder",
     "RemoteTokens",
     "ShardWriter",
@@ -30,6 +33,7 @@ __all__ = [
     "fixed_windows",
     "open_split",
     "pack",
+    "quotas",
     "remote_manifest",
     "tokens_fingerprint",
     "tokens_manifest",

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -42,6 +43,7 @@ KIND = "tokens"
 SPLITS = ("train", "val")
 NUMBER = np.dtype("<u8")
 """Type of document ends and byte counts on disk."""
+_COUNTED = ("tokens", "documents", "bytes")
 _DTYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 
 DtypeName = Literal["auto", "uint16", "uint32"]
@@ -89,13 +91,17 @@ def explain_write_errors(out: Path) -> Iterator[None]:
 class ShardWriter:
     """Writes the documents of one split into `folder`, in order, with a new shard whenever one is full.
 
-    A context manager. Counts what it wrote in `tokens`, `documents`, `bytes`.
+    A context manager. Counts what it wrote in `tokens`, `documents`, `bytes`. With a `state` that another writer gave, it
+    goes on from there.
     """
 
-    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
+    def __init__(
+        self, folder: Path, split: str, dtype: str, shard_tokens: int, state: dict[str, Any] | None = None
+    ) -> None:
         if shard_tokens < 1:
             raise ConfigError(f"tokens.shard_tokens is {shard_tokens}, expected at least 1.")
         self.tokens = self.documents = self.bytes = 0
+        self._state = state
         self._folder, self._split, self._shard_tokens = Path(folder), split, shard_tokens
         self._dtype = disk_dtype(dtype)
         self._shard = -1
@@ -104,8 +110,38 @@ class ShardWriter:
         self._files: tuple[BinaryIO, ...] = ()
 
     def __enter__(self) -> ShardWriter:
-        self._roll()
+        if self._state is None:
+            self._roll()
+        else:
+            self._go_on(self._state)
         return self
+
+    def state(self) -> dict[str, Any]:
+        """How far the files go, on the disk, and what was counted, as JSON values."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+        return {
+            "shard": self._shard,
+            "filled": self._filled,
+            "sizes": [file.tell() for file in self._files],
+            **{name: getattr(self, name) for name in _COUNTED},
+        }
+
+    def _go_on(self, state: dict[str, Any]) -> None:
+        for name in _COUNTED:
+            setattr(self, name, state[name])
+        self._shard, self._filled = state["shard"], state["filled"]
+        for path in self._folder.glob(f"{self._split}-*.*"):
+            if int(path.stem.rpartition("-")[2]) > self._shard:
+                path.unlink()
+        self._files = tuple(open(path, "r+b") for path in self._paths())  # noqa: SIM115 (closed by _close)
+        for file, size in zip(self._files, state["sizes"], strict=True):
+            file.truncate(size)
+            file.seek(size)
+
+    def _paths(self) -> list[Path]:
+        return [self._folder / f"{self._split}-{self._shard:05d}.{ending}" for ending in ("bin", "idx", "bytes")]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -121,9 +157,7 @@ class ShardWriter:
         self._close()
         self._shard += 1
         self._filled = 0
-        stem = f"{self._split}-{self._shard:05d}"
-        names = (f"{stem}.{end}" for end in ("bin", "idx", "bytes"))
-        self._files = tuple(open(self._folder / name, "wb") for name in names)  # noqa: SIM115 (closed by _close)
+        self._files = tuple(open(path, "wb") for path in self._paths())  # noqa: SIM115 (closed by _close)
 
     def _write_ids(self, ids: np.ndarray) -> None:
         self._files[0].write(ids.tobytes())
@@ -135,6 +169,32 @@ class ShardWriter:
         self._files[2].write(n_bytes.astype(NUMBER).tobytes())
         self.documents += len(ends)
         self.bytes += int(n_bytes.sum())
+
+    def count_runs(self, documents: dict[str, int]) -> dict[str, dict[str, int]]:
+        """What was written, of runs of documents that follow each other: name to documents, tokens and bytes.
+
+        `documents` says how many each run has; together they are all.
+        """
+        for file in self._files:
+            file.flush()
+        shards = range(self._shard + 1)
+        sizes, base = [], 0
+        for shard in shards:
+            stem = self._folder / f"{self._split}-{shard:05d}"
+            ends = np.fromfile(f"{stem}.idx", NUMBER).astype(np.int64)
+            n_bytes = np.fromfile(f"{stem}.bytes", NUMBER).astype(np.int64)
+            sizes.append(np.stack([ends + base, n_bytes]))
+            base += Path(f"{stem}.bin").stat().st_size // self._dtype.itemsize
+        ends, n_bytes = np.concatenate(sizes, axis=1)
+        bounds = np.cumsum([0, *documents.values()])
+        assert bounds[-1] == len(ends) == self.documents, (bounds, len(ends), self.documents)
+        token_bounds, byte_bounds = (np.concatenate([[0], values])[bounds] for values in (ends, np.cumsum(n_bytes)))
+        return {
+            name: {"documents": count, "tokens": int(tokens), "bytes": int(size)}
+            for (name, count), tokens, size in zip(
+                documents.items(), np.diff(token_bounds), np.diff(byte_bounds), strict=True
+            )
+        }
 
     def add(self, ids: np.ndarray, lengths: np.ndarray, n_bytes: np.ndarray) -> None:
         """Append documents: their ids laid end to end, tokens of each (at least 1), UTF-8 bytes of the text of each."""
@@ -176,6 +236,12 @@ class TokenSplit:
         self.comparable: bool = counts["comparable"]
         """Whether bits per byte of this split may be compared with other tokenizers'."""
         self.not_comparable_because: str | None = counts["not_comparable_because"]
+        self.sources: dict[str, tuple[int, int]] = {}
+        """Named sources, each with where it begins and ends in the stream; none for a corpus without names."""
+        start = 0
+        for name, count in counts.get("sources", {}).items():
+            self.sources[name] = (start, start + count["tokens"])
+            start += count["tokens"]
         pattern = re.compile(rf"{split}-\d{{5,}}\.bin")
         names = sorted((n for n in manifest.files if pattern.fullmatch(n)), key=lambda n: (len(n), n))
         self._stems = [name.removesuffix(".bin") for name in names]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fangcun.tokens.format import TokenSplit
+from fangcun.tokens.mixture import MixedOrder, Phase
 from fangcun.tokens.order import Window, WindowOrder, Windows, cut_windows
 
 if TYPE_CHECKING:
@@ -22,16 +23,18 @@ MASKED = -100
 
 
 class Batches:
-    """The training samples of a split, in order, for ever."""
+    """The training samples of a split, in order, for ever.
 
-    def __init__(self, split: TokenSplit, block_size: int, seed: int) -> None:
+    As one stream, or with `phases` as a mixture of the split's sources.
+    """
+
+    def __init__(self, split: TokenSplit, block_size: int, seed: int, phases: Sequence[Phase] | None = None) -> None:
         self.split = split
-        self.order = WindowOrder(split.n_tokens, block_size, seed)
-
-    @property
-    def tokens_in_epoch(self) -> int:
-        """Targets of one epoch: all tokens but the first."""
-        return self.split.n_tokens - 1
+        self.order: WindowOrder | MixedOrder = (
+            WindowOrder(split.n_tokens, block_size, seed)
+            if phases is None
+            else MixedOrder(split.sources, block_size, seed, phases)
+        )
 
     def fetch(self, first_sample: int, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Samples first_sample … first_sample + count - 1.
@@ -46,14 +49,17 @@ class Batches:
         return int((windows.last_targets - windows.first_targets + 1).sum())
 
 
-def fixed_windows(split: TokenSplit, block_size: int, count: int | None = None) -> list[Window]:
-    """Windows for evaluation, the same every time, in the order of the stream.
+def fixed_windows(
+    split: TokenSplit, block_size: int, count: int | None = None, *, source: str | None = None
+) -> list[Window]:
+    """Windows for evaluation, the same every time, in the order of the stream; of one of its named sources, or of all.
 
     None: all of them, in which each token but the first is a target exactly once. A number: that many of these (or all,
     where there are fewer), evenly spread. A split of fewer than block_size + 1 tokens has one window, as long as it is;
     one of fewer than two tokens has none.
     """
-    n_tokens = split.n_tokens
+    begin, stop = (0, split.n_tokens) if source is None else split.sources[source]
+    n_tokens = stop - begin
     if n_tokens < 2:
         return []
     length = min(block_size, n_tokens - 1)
@@ -62,9 +68,8 @@ def fixed_windows(split: TokenSplit, block_size: int, count: int | None = None) 
     if count is not None and count < total:
         chosen = [(2 * i + 1) * total // (2 * count) for i in range(count)]
     starts, first, last = cut_windows(np.array(chosen, dtype=np.int64), n_tokens, length, 0)
-    return [
-        Window(s, f, t, s + length + 1) for s, f, t in zip(starts.tolist(), first.tolist(), last.tolist(), strict=True)
-    ]
+    bounds = zip((starts + begin).tolist(), (first + begin).tolist(), (last + begin).tolist(), strict=True)
+    return [Window(start, first, last, start + length + 1) for start, first, last in bounds]
 
 
 def fetch_windows(split: TokenSplit, windows: Sequence[Window]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,6 +6,7 @@ The files depend on text, tokenizer and settings alone, never on how many proces
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from functools import partial
@@ -21,6 +22,7 @@ from fangcun.processes import available_cores, ordered_map, threaded_map
 from fangcun.tokens.encode import Encoded, encode_batch, prepare_worker, work
 from fangcun.tokens.format import KIND, SPLITS, ShardWriter, choose_dtype, explain_write_errors, tokens_manifest
 from fangcun.tokens.pieces import PIECE_CHARACTERS, Piece, batch_pieces
+from fangcun.tokens.work import SAVE_TOKENS, PackWork
 
 if TYPE_CHECKING:
     from fangcun.tokenizer import Tokenizer
@@ -84,11 +86,13 @@ def split_counts(
 
 
 def pack(
-    corpus: Path, tokenizer_folder: Path, out: Path, config: TokensConfig, *, progress: Progress | None = None
-) -> Manifest:
+    corpus: Path, tokenizer_folder: Path, out: Path, config: TokensConfig, *, progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Manifest:  # fmt: skip
     """Encode a corpus artefact into token shards at `out`; every document ends with the end-of-document token.
 
-    Memory is constant but for a single long document. Raises FangcunError.
+    Memory is constant but for a single long document. Killed on the way, the same packing goes on from what stands in
+    `NAME.work` beside `out`, and says so to `tell`. Raises FangcunError.
     """
     # Imported here: opening and reading tokens, which training does, needs neither.
     from fangcun.corpus import iter_split
@@ -116,38 +120,70 @@ def pack(
     encoder = choose_encoder(tokenizer, sample, total_bytes, config.encoder)
     small = total_bytes < SMALL_CORPUS_BYTES and not encoder.in_threads
     workers = config.workers or (1 if small else available_cores())
+    work = PackWork(work_folder(Path(out)), manifest.fingerprint)
+    with explain_write_errors(Path(out)), write_artifact(Path(out), manifest) as folder, work.opened():
+        if work.documents and tell is not None:
+            tell(f"going on from {work.folder}: {work.documents:,} documents were packed before")
+        encode = partial(
+            _encode_all, tokenizer=tokenizer, encoder=encoder, folder=tokenizer_folder, dtype=dtype, workers=workers
+        )
+        joiners = _write_shards(
+            Path(corpus), work, config.shard_tokens, dtype, tokenizer, encode, progress, total_bytes
+        )
+        for split, joiner in joiners.items():
+            manifest.counts[split] = joiner.counts()
+            if sources := source.counts[split].get("sources"):
+                documents = {name: counts["documents"] for name, counts in sources.items()}
+                manifest.counts[split]["sources"] = joiner.writer.count_runs(documents)
+        work.hand_over(folder)
+    return manifest
+
+
+def work_folder(out: Path) -> Path:
+    """Where shards wait while they are being written."""
+    return out.with_name(f"{out.name}.work")
+
+
+def _write_shards(
+    corpus: Path, work: PackWork, shard_tokens: int, dtype: str, tokenizer: Tokenizer,
+    encode: Callable[[Iterator[list[Piece]]], Generator[Encoded, None, None]], progress: Progress | None, total_bytes: int,
+) -> dict[str, DocumentJoiner]:  # fmt: skip
+    from fangcun.corpus import iter_split
+
     reading: deque[str] = deque()
     """Splits of the batches that are being encoded."""
+    done = {split: state["writer"]["documents"] for split, state in work.states.items()}
 
     def batches() -> Iterator[list[Piece]]:
         for split in SPLITS:
-            texts = (document.text for document in iter_split(Path(corpus), split))
-            for batch in batch_pieces(texts, tokenizer.encode_documents, PIECE_CHARACTERS):
+            skip = done.get(split, 0)
+            texts = (document.text for document in itertools.islice(iter_split(corpus, split), skip, None))
+            for batch in batch_pieces(texts, tokenizer.encode_documents, PIECE_CHARACTERS, first=skip):
                 reading.append(split)
                 yield batch
 
-    done_bytes = 0
-    with (
-        explain_write_errors(Path(out)),
-        write_artifact(Path(out), manifest) as folder,
-        contextlib.ExitStack() as stack,
-    ):
+    with contextlib.ExitStack() as stack:
         joiners = {
-            split: DocumentJoiner(stack.enter_context(ShardWriter(folder, split, dtype, config.shard_tokens)))
+            split: DocumentJoiner(
+                stack.enter_context(ShardWriter(work.folder, split, dtype, shard_tokens, state.get("writer"))), state
+            )
             for split in SPLITS
+            for state in (work.states.get(split, {}),)
         }
+        done_bytes = sum(joiner.writer.bytes for joiner in joiners.values())
+        saved = sum(joiner.writer.tokens for joiner in joiners.values())
         # Closed on the way out, so that an error here ends the processes before the folder goes.
-        results = stack.enter_context(
-            contextlib.closing(_encode_all(batches(), tokenizer, encoder, tokenizer_folder, dtype, workers))
-        )
-        for encoded in results:
+        for encoded in stack.enter_context(contextlib.closing(encode(batches()))):
             joiners[reading.popleft()].add(encoded)
             done_bytes += int(encoded.n_bytes.sum())
             if progress is not None:
                 progress(done_bytes, max(total_bytes, done_bytes))
-        for split, joiner in joiners.items():
-            manifest.counts[split] = joiner.counts()
-    return manifest
+            written = sum(joiner.writer.tokens for joiner in joiners.values())
+            if written - saved >= SAVE_TOKENS and all(joiner.is_whole for joiner in joiners.values()):
+                work.save({split: joiner.state() for split, joiner in joiners.items()})
+                saved = written
+        work.save({split: joiner.state() for split, joiner in joiners.items()})
+    return joiners
 
 
 def _encode_all(
@@ -164,9 +200,10 @@ def _encode_all(
 class DocumentJoiner:
     """Puts the pieces of a split's documents together again, hands whole documents to the writer, and counts."""
 
-    def __init__(self, writer: ShardWriter) -> None:
+    def __init__(self, writer: ShardWriter, state: dict[str, Any] | None = None) -> None:
+        """state: what another joiner's `state` gave; its writer went on from it too."""
         self.writer = writer
-        self._empty = self._unk_tokens = self._checked = self._lossy = 0
+        self._empty, self._unk_tokens, self._checked, self._lossy = (state or {}).get("counts", (0, 0, 0, 0))
         self._ids: list[np.ndarray] = []
         self._n_bytes = 0
 
@@ -194,6 +231,15 @@ class DocumentJoiner:
         self.writer.add(ids, lengths, n_bytes)
         self._ids = [encoded.ids[stop:]] if behind < len(encoded.closes) else []
         self._n_bytes = int(encoded.n_bytes[behind:].sum())
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that came was whole documents."""
+        return not self._ids
+
+    def state(self) -> dict[str, Any]:
+        """How far it came, between two documents, as JSON values."""
+        return {"writer": self.writer.state(), "counts": [self._empty, self._unk_tokens, self._checked, self._lossy]}
 
     def counts(self) -> dict[str, Any]:
         """What the manifest says of the split."""

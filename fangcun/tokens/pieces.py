@@ -59,14 +59,16 @@ def _harmless_cut(text: str, low: int, high: int, encode: Encode) -> int | None:
     return None
 
 
-def batch_pieces(texts: Iterable[str], encode: Encode, size: int = PIECE_CHARACTERS) -> Iterator[list[Piece]]:
-    """Group documents (cut where long) into batches of about `size` characters.
+def batch_pieces(
+    texts: Iterable[str], encode: Encode, size: int = PIECE_CHARACTERS, *, first: int = 0
+) -> Iterator[list[Piece]]:
+    """Group documents (cut where long) into batches of about `size` characters. `first` is the number of the first one.
 
     The first 200 documents and every 50th are to be checked; of long ones the first 200 pieces and every 50th.
     """
     batch: list[Piece] = []
     characters = 0
-    for index, text in enumerate(texts):
+    for index, text in enumerate(texts, first):
         parts = cut_text(text, encode, size)
         number, part = 0, next(parts)
         while part is not None:

@@ -79,12 +79,12 @@ class Ranks:
         dist.gather_object(item, items)
         return items or []
 
-    def from_first(self, item: T | None) -> T:
-        """What the first rank has, on all ranks."""
+    def from_first(self, item: T | None, *, patient: bool = False) -> T:
+        """What the first rank has, on all ranks. patient: for as long as it takes, see `patient`."""
         if self.world_size == 1:
             return item  # type: ignore[return-value]
         box = [item]
-        dist.broadcast_object_list(box)
+        dist.broadcast_object_list(box, group=self.patient if patient else None)
         return box[0]  # type: ignore[return-value]
 
     def wait(self) -> None:

@@ -79,8 +79,22 @@ class Evaluator:
             return
         record: dict[str, Any] = {"kind": "final", "step": progress.step, "tokens": progress.tokens}
         record |= {f"val_{k}": v for k, v in self._measure(self.val_split, windows).items()}
+        by_source = self._by_source()
+        for name, measured in by_source.items():
+            record |= {f"val_{name}_{k}": measured[k] for k in ("loss", "bits_per_byte")}
         self.reporter.record(record | {"seconds": progress.seconds})
         self._say("final", record)
+        for name, measured in by_source.items():
+            bits = "" if measured["bits_per_byte"] is None else f", {measured['bits_per_byte']:.4f} bits/byte"
+            self.reporter.say(f"  {name}: val loss {measured['loss']:.4f}{bits}")
+
+    def _by_source(self) -> dict[str, dict[str, Any]]:
+        """Each named source by itself, on as many windows as an evaluation in between has."""
+        found = {
+            name: fixed_windows(self.val_split, self.block_size, self.n_windows, source=name)
+            for name in self.val_split.sources
+        }
+        return {name: self._measure(self.val_split, windows) for name, windows in found.items() if windows}
 
     def _measure(self, split: TokenSplit, windows: list[Window]) -> dict[str, Any]:
         result = evaluate_windows(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fangcun.config.schema import TrainConfig
-from fangcun.tokens import Batches
+from fangcun.tokens import WindowOrder
 
 
 @dataclass(frozen=True)
@@ -20,15 +21,18 @@ class Horizon:
     warnings: tuple[str, ...] = ()
 
 
-def plan_horizon(config: TrainConfig, batches: Batches, *, tokens_per_step: int) -> Horizon:
-    """Steps of the run from its stop conditions. A warm-up longer than the run is shortened, with a warning."""
+def plan_horizon(config: TrainConfig, samples_in: Callable[[float], int], *, tokens_per_step: int) -> Horizon:
+    """Steps of the run from its stop conditions. A warm-up longer than the run is shortened, with a warning.
+
+    `samples_in` tells how many samples so many epochs have.
+    """
     limits = []
     if config.max_steps is not None:
         limits.append(config.max_steps)
     if config.max_tokens is not None:
         limits.append(math.ceil(config.max_tokens / tokens_per_step))
     if config.epochs is not None:
-        limits.append(max(1, math.ceil(_samples_in(batches, config.epochs) / config.global_batch_size)))
+        limits.append(max(1, math.ceil(samples_in(config.epochs) / config.global_batch_size)))
     last = min(limits) if limits else None
     decay = None
     if config.lr_schedule != "constant":
@@ -44,10 +48,14 @@ def plan_horizon(config: TrainConfig, batches: Batches, *, tokens_per_step: int)
     return Horizon(last, warmup, decay, tuple(warnings))
 
 
-def _samples_in(batches: Batches, epochs: float) -> int:
-    """Windows in the first `epochs` passes; the count of a pass varies by one with its grid."""
-    whole = int(epochs)
-    if whole > 10_000:  # as good as endless: a count that is right on average will do
-        return math.ceil(epochs * (batches.tokens_in_epoch / batches.order.block_size + 1))
-    count = sum(batches.order.samples_in_epoch(e) for e in range(whole))
-    return count + math.ceil((epochs - whole) * batches.order.samples_in_epoch(whole))
+def samples_of_stream(order: WindowOrder) -> Callable[[float], int]:
+    """Windows in the first so many passes over a stream; the count of a pass varies by one with its grid."""
+
+    def samples_in(epochs: float) -> int:
+        whole = int(epochs)
+        if whole > 10_000:  # as good as endless: a count that is right on average will do
+            return math.ceil(epochs * ((order.n_tokens - 1) / order.block_size + 1))
+        count = sum(order.samples_in_epoch(e) for e in range(whole))
+        return count + math.ceil((epochs - whole) * order.samples_in_epoch(whole))
+
+    return samples_in

@@ -16,13 +16,23 @@ from fangcun.console import Console
 from fangcun.errors import FangcunError, LostRankError
 from fangcun.model import Transformer, check_exportable, initialize, load_model, read_config, recompute_blocks
 from fangcun.tokenizer import Tokenizer
-from fangcun.tokens import Batches, RemoteTokens, TokenSplit, check_tokenizer, open_split, tokens_manifest
+from fangcun.tokens import (
+    Batches,
+    MixedOrder,
+    RemoteTokens,
+    TokenSplit,
+    WindowOrder,
+    check_tokenizer,
+    open_split,
+    tokens_manifest,
+)
 from fangcun.training.checkpoint import Progress, read_progress, restore_checkpoint
 from fangcun.training.cpu import samples_at_once, tune_allocator
 from fangcun.training.distributed import Ranks, lost_rank
 from fangcun.training.float8 import use_float8
 from fangcun.training.interrupt import stop_on_signals
-from fangcun.training.limits import plan_horizon
+from fangcun.training.limits import plan_horizon, samples_of_stream
+from fangcun.training.mixing import describe_phases, phases_as_json, plan_run, read_mixture
 from fangcun.training.optimizers import build_optimizers
 from fangcun.training.parallel import Parallel, spread
 from fangcun.training.precision import Compute, choose_compute
@@ -90,10 +100,19 @@ def pretrain(
         raise FangcunError(
             f"train.max_seq_length: {block_size} is above the model's block_size of {config.block_size}. Lower it, or leave it out."
         )
-    batches = Batches(train, block_size, recipe.seed)
-    tokens_per_step = recipe.train.global_batch_size * batches.order.block_size
-    horizon = plan_horizon(recipe.train, batches, tokens_per_step=tokens_per_step)
-    for text in horizon.warnings:
+    mixture = read_mixture(recipe.mix, train)
+    samples_in = (
+        mixture.samples_in(block_size)
+        if mixture
+        else samples_of_stream(WindowOrder(train.n_tokens, block_size, recipe.seed))
+    )
+    horizon = plan_horizon(recipe.train, samples_in, tokens_per_step=recipe.train.global_batch_size * block_size)
+    phases, remixed = plan_run(
+        mixture, recipe, block_size=block_size, last_step=horizon.last_step, samples=progress.samples,
+        stored=read_manifest(start, "checkpoint").settings if start is not None else None,
+    )  # fmt: skip
+    batches = Batches(train, block_size, recipe.seed, phases)
+    for text in (*horizon.warnings, *([remixed] if remixed else [])):
         console.warn(text)
     micro_batch_size = share_micro_batch(recipe, ranks)
     if micro_batch_size != recipe.train.micro_batch_size:
@@ -111,6 +130,8 @@ def pretrain(
         "eval_windows": choose_eval_windows(recipe, start),
         "resumed_from": resumed_from(run, start),
     }
+    if phases is not None and mixture is not None:
+        settings["mixture"] = phases_as_json(phases, mixture.names, horizon.last_step)
     if start is not None and read_manifest(start, "checkpoint").settings["eval_windows"] != settings["eval_windows"]:
         progress.best_val_loss = None  # losses on other windows are no measure
     if _complete(progress, start, horizon.last_step, recipe.train.max_time):
@@ -142,6 +163,10 @@ def pretrain(
         if progress.scaler:
             scaler.load_state_dict(progress.scaler)
     _announce(console, config, compute, parallel, train, val, horizon.last_step, progress, start)
+    if isinstance(batches.order, MixedOrder):
+        last_sample = horizon.last_step and horizon.last_step * recipe.train.global_batch_size
+        for text in describe_phases(batches.order, progress.samples, last_sample):
+            console.say(f"mixture    {text}")
     if not val.n_tokens:
         console.warn("the validation split is empty: no validation loss, no best checkpoint.")
     resumed = progress.step if progress.step or list_checkpoints(run) else -1
@@ -166,7 +191,7 @@ def pretrain(
     with stop_on_signals() as stop:
         first = progress.step
         trainer = Trainer(
-            recipe, run, model=model, parallel=parallel, optimizers=optimizers, tokenizer=tokenizer, train=train, val=val,
+            recipe, run, model=model, parallel=parallel, optimizers=optimizers, tokenizer=tokenizer, batches=batches, val=val,
             compute=compute, horizon=horizon, progress=progress, parents={"tokens": tokens_fingerprint},
             settings=settings, prompts=choose_prompts(recipe, val if val.n_tokens else train, tokenizer),
             reporter=reporter, stop=stop, scaler=scaler,

@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "eval.",
     "samples.",
     "checkpoint.",
+    "mix.",
     # What these name is compared by content: the tokens' fingerprint stands in the checkpoint.
     "corpus.",
     "tokenizer.",
@@ -48,7 +49,7 @@ _SCHEDULE = ("train.max_steps", "train.max_tokens", "train.epochs")
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """A dataclass as dotted keys: {"train.max_steps": 100, ...}. Tuples become lists, as in JSON."""
+    """A dataclass as dotted keys: {"train.max_steps": 100, ...}. Values are as JSON gives them back."""
     result: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
@@ -56,8 +57,16 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
         if dataclasses.is_dataclass(item):
             result |= flatten(item, key + ".")
         else:
-            result[key] = list(item) if isinstance(item, tuple) else item
+            result[key] = _as_json(item)
     return result
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _as_json(inner) for key, inner in value.items()}
+    if dataclasses.is_dataclass(value):
+        return {key: inner for key, inner in flatten(value).items() if inner is not None}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _replace(recipe: Recipe, key: str, value: Any) -> Recipe:
@@ -93,6 +102,10 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) 
         if key not in old or key in skipped or value == old[key]:
             continue
         before = old[key]
+        if key.startswith("mix."):
+            if not any(written.startswith("mix.") for written in explicit):  # left open: as it was
+                result = _replace(result, key, _with_steps(before) if key == "mix.changes" else before)
+            continue
         if key in _SCHEDULE and old["train.lr_schedule"] != "constant" and not old["train.lr_decay_steps"]:
             warnings.append(
                 f"{key}: {before} became {value}; the {old['train.lr_schedule']} schedule is recomputed for the new length, so this run is no "
@@ -102,7 +115,7 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) 
             moved = new["device"] not in ("auto", old["device"])
             if key == "compile" and moved:
                 continue  # another device decides anew
-            packed = key == "tokens.path" and not _by_flag(explicit, "corpus.paths", "corpus.builtin")
+            packed = key == "tokens.path" and not _by_flag(explicit, "corpus.paths", "corpus.sources", "corpus.builtin")
             moved = moved or stored_world_size(checkpoint) != ranks_from_environment().world_size
             own = key in ("precision", "compile", "device") or (key == "train.num_threads" and not moved)
             if own or packed or not _may_change(key):
@@ -116,6 +129,11 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) 
             "overwritten: use the old value to go on with it, or --out NEW for a new run."
         )
     return result, warnings
+
+
+def _with_steps(changes: dict[str, Any] | None) -> dict[int, Any] | None:
+    """mix.changes as a recipe holds it: JSON has made text of its keys."""
+    return None if changes is None else {int(step): shares for step, shares in changes.items()}
 
 
 def _by_flag(explicit: Mapping[str, str], *keys: str) -> bool:

@@ -72,7 +72,7 @@ class Trainer:
         parallel: Parallel,
         optimizers: list[torch.optim.Optimizer],
         tokenizer: Tokenizer,
-        train: TokenSplit,
+        batches: Batches,
         val: TokenSplit,
         compute: Compute,
         horizon: Horizon,
@@ -90,7 +90,7 @@ class Trainer:
         self.scaler, self.reporter, self.stop, self.micro_batch_size = scaler, reporter, stop, micro_batch_size
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         block_size = recipe.train.max_seq_length or model.config.block_size
-        self.batches = Batches(train, block_size, recipe.seed)
+        self.batches = batches
         self.prefetch = Prefetch(self.batches.fetch, compute.device)
         self.guard = Guard(recipe.guard)
         if progress.guard:
@@ -98,7 +98,7 @@ class Trainer:
         self.update_ratio = UpdateRatio(model, self.ranks)
         # The number of windows was fixed when the run began: another micro-batch must not change what is measured.
         self.evaluator = Evaluator(
-            recipe, model=model, parallel=parallel, compute=compute, tokenizer=tokenizer, train=train, val=val,
+            recipe, model=model, parallel=parallel, compute=compute, tokenizer=tokenizer, train=batches.split, val=val,
             n_windows=settings["eval_windows"], block_size=block_size, prompts=prompts, reporter=reporter,
             pause=self._leave_if_stopped,
         )  # fmt: skip

@@ -40,3 +40,11 @@ def test_files_are_named_and_a_file_that_moved_is_no_change() -> None:
 def test_where_nothing_is_seen_the_rest_is_named() -> None:
     same = {"encoding": "auto", "val_share": None, "filter": {"min_characters": 60}}
     assert "rules of this version" in describe_changes(MADE, same, MADE.inputs, {"tokenizer": "t"})
+
+
+def test_what_is_nested_is_named_by_its_whole_path_and_numbers_are_no_truth_values() -> None:
+    made = Manifest("corpus", settings={"sources": {"web": {"weight": 0, "filter": {"min_characters": 60}}, "old": {}}})
+    now = {"sources": {"web": {"weight": 1, "filter": {"min_characters": 50}}, "new": {"strict": True}}}
+    assert describe_changes(made, now, [], {}) == (
+        "sources.new.strict (default) → true; sources.web.filter.min_characters 60 → 50; sources.web.weight 0 → 1"
+    )

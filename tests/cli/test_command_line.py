@@ -30,14 +30,16 @@ class Pipeline:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, outcome: int | BaseException = 0) -> None:
         self.calls: list[tuple[Any, str]] = []
+        self.yes: list[bool] = []
         self.outcome = outcome
         module = types.ModuleType("fangcun.pipeline")
         module.run = self.run  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "fangcun.pipeline", module)
         monkeypatch.setattr("fangcun.pipeline", module, raising=False)
 
-    def run(self, loaded: Any, *, verb: str) -> int:
+    def run(self, loaded: Any, *, verb: str, yes: bool) -> int:
         self.calls.append((loaded, verb))
+        self.yes.append(yes)
         if isinstance(self.outcome, BaseException):
             raise self.outcome
         return self.outcome
@@ -67,7 +69,7 @@ def test_help_of_run_lists_every_setting_with_its_docstring() -> None:
 
     shown = fangcun("run", "--help", COLUMNS="200").stdout
     assert [name for name in recipe_keys() if f"--{name} " not in shown] == []
-    assert "Query heads." in shown and "--text" in shown and "--out" in shown
+    assert "Query heads." in shown and "--text" in shown and "--out" in shown and "--yes" in shown
     assert "[default: 384]" in shown and "bf16-mixed" in shown
 
 
@@ -90,6 +92,9 @@ def test_version_and_python_dash_m_agree() -> None:
         (["generate", "x", "--promt", "y"], "Unknown option: --promt. Did you mean --prompt?"),
         (["generate", "x", "--top-k", "many"], "many"),
         (["recipes", "dmo"], "'dmo' is no shipped recipe. Did you mean 'demo'?"),
+        (["demo", "--text", "a", "--yes", "b"], "--yes: takes no value, got 'b'."),
+        (["demo", "--yes=no"], "--yes: takes no value, got 'no'."),
+        (["demo", "--yse"], "--yse: unknown setting."),
         (["pack", "--adopt", "a.bin"], "--tokenizer.path: expected 1 value(s), got 0."),
         (["pack", "--adopt", "a", "b", "c"], "--adopt: expected 1 or 2 value(s), got 3."),
         (
@@ -118,6 +123,17 @@ def test_every_recipe_verb_hands_the_loaded_recipe_and_its_name_to_the_pipeline(
     [(loaded, given)] = pipeline.calls
     assert given == verb and loaded.name == (words or ["demo"])[0]
     assert (loaded.recipe.corpus.paths, loaded.recipe.train.max_steps, loaded.recipe.out_dir) == (["a", "b"], 3, "here")
+
+
+@pytest.mark.parametrize("verb", cli.RECIPE_VERBS)
+def test_yes_may_stand_anywhere_and_is_no_unless_it_is_said(verb: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline(monkeypatch)
+    words = [] if verb == "demo" else ["shakespeare-char"]
+    for said in (["--yes", *words, "--seed", "3"], [*words, "--seed", "3", "--yes"], [*words, "--yes", "--seed", "3"]):
+        assert cli.main([verb, *said]) == 0
+    assert cli.main([verb, *words, "--seed", "3"]) == 0
+    assert pipeline.yes == [True, True, True, False]
+    assert {loaded.recipe.seed for loaded, _ in pipeline.calls} == {3}
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,12 @@ def values(hint: Any) -> st.SearchStrategy:
 
 
 RECIPES = st.fixed_dictionaries(
-    {}, optional={name: values(key.hint) for name, key in recipe_keys().items() if name != "device"}
+    {},
+    optional={
+        name: values(key.hint)
+        for name, key in recipe_keys().items()
+        if name not in ("device", "corpus.sources") and not name.startswith("mix.")
+    },
 )
 
 
@@ -63,9 +68,9 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     out = {
         "corpus.builtin",
         "corpus.preset",
-        "dedup.exact",
-        "dedup.near",
         "dedup.similarity",
+        "dedup.paragraph_characters",
+        "dedup.overlap_characters",
         "corpus.txt_split",
         "corpus.separator",
         "corpus.chapter_pattern",
@@ -95,6 +100,75 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
     if str(chosen.get("resume")).lower() in ("", "true", "false", "yes", "no", "on", "off"):
         out |= {"resume"}
     return out | ({"train.max_steps"} if chosen.get("train.max_steps") is None else set())
+
+
+SOURCES = """
+corpus:
+  sources:
+    novels: {paths: [a.txt, "b b.txt"], preset: novel, txt_split: chapter}
+    news:
+      paths: [news.jsonl]
+      text_key: content
+      preset: news
+      filter: {min_characters: 7}
+    own: {paths: [c.txt]}
+mix:
+  weights: {novels: 1, news: 2.5, own: 0}
+  max_epochs: 4
+  changes: {100: {novels: 1, news: 0, own: 1}}
+train: {max_steps: 200}
+"""
+
+
+def test_sources_and_mixture_survive_the_round_trip(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(SOURCES, encoding="utf-8")
+    recipe = load_recipe(
+        tmp_path / "my.yaml", ["--mix.changes", "50:novels=0,news=1,own=0", "80:novels=1,news=1,own=1"]
+    ).recipe
+    assert recipe.corpus.sources is not None and recipe.mix.changes is not None
+    assert recipe.corpus.sources["news"].filter is not None and recipe.corpus.sources["news"].filter.min_characters == 7
+    assert recipe.corpus.sources["novels"].clean is not None and recipe.corpus.sources["novels"].preset is None
+    assert recipe.corpus.sources["own"].clean is None and recipe.dedup.near
+    assert recipe.mix.changes[50] == {"novels": 0, "news": 1, "own": 0}
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("txt_split: chapter", "txt_spilt: chapter", r"novels \(line 4\): txt_spilt \(line 4\): unknown key. Did you mean 'txt_split'"),
+        ("min_characters: 7", "min_characters: x", r"min_characters \(line 9\): expected a whole number >= 0, got 'x'"),
+        ("preset: news", "preset: nwes", r"news.preset: 'nwes' is no preset. Did you mean 'news'"),
+        ("paths: [c.txt]", "text_key: x", "own: it has no paths"),
+        ("own: {paths", "'b:d': {paths", "b:d: a source's name"),
+        ("news: 2.5", "nwes: 2.5", r"mix.weights: there is no source 'nwes'. Did you mean 'news'"),
+        ("news: 2.5, ", "", "mix.weights: it does not say anything of news. Write 0"),
+        ("{novels: 1, news: 2.5, own: 0}", "{novels: 0, news: 0, own: 0}", "nothing is left to read"),
+        ("max_epochs: 4", "epochs: {novels: 1, news: 1, own: 1}", "here is mix.weights and mix.epochs"),
+        ("news: 0, own: 1}}", "own: 1}}", "mix.changes: step 100: it does not say anything of news"),
+        ("100: {", "0: {", "mix.changes: expected"),
+        ("train:", "dedup: {near: false, paragraph_characters: 9}\ntrain:", "no effect without dedup.paragraph_documents"),
+        ("  sources:", "  paths: [x.txt]\n  sources:", "corpus.paths .*is given too"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_sources_names_place_and_remedy(tmp_path: Path, old: str, new: str, told: str) -> None:
+    assert old in SOURCES
+    (tmp_path / "my.yaml").write_text(SOURCES.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigError, match=told):
+        load_recipe(tmp_path / "my.yaml")
+
+
+def test_a_mixture_without_sources_is_refused_and_text_on_the_command_line_replaces_sources(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there are no sources to mix"):
+        load_recipe("demo", ["--mix.weights", "a=1"])
+    with pytest.raises(ConfigError, match="name=value"):
+        load_recipe("demo", ["--mix.weights", "a=1", "a=2"])
+    with pytest.raises(ConfigError, match="no flag can write"):
+        load_recipe("demo", ["--corpus.sources", "a=1"])
+    (tmp_path / "my.yaml").write_text(SOURCES.partition("mix:")[0] + "train: {max_steps: 9}\n", encoding="utf-8")
+    recipe = load_recipe(tmp_path / "my.yaml", ["--text", "x.txt"]).recipe
+    assert recipe.corpus.paths == ["x.txt"] and recipe.corpus.sources is None
 
 
 @pytest.mark.parametrize("name", recipe_names())

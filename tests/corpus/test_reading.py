@@ -235,6 +235,16 @@ def test_folders_are_walked_in_natural_order_and_what_is_left_out_is_named(tmp_p
     )
 
 
+@pytest.mark.parametrize("stage", ["corpus", "tokens.previous", "corpus.work", "checkpoints"])
+def test_a_run_folder_is_known_by_any_of_its_parts(tmp_path: Path, stage: str) -> None:
+    write(tmp_path / "a.txt", "文")
+    (tmp_path / "run" / stage).mkdir(parents=True)
+    (tmp_path / "run" / "recipe.yaml").touch()
+    write(tmp_path / "run" / "timings.json", {"text": "x"})
+    used, skipped = list_files([str(tmp_path)])
+    assert ([p.name for p in used], [p.name for p in skipped]) == (["a.txt"], ["run"])
+
+
 def test_paths_without_text_are_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "x.pdf").touch()
     (tmp_path / "empty.txt").touch()

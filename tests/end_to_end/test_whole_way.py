@@ -30,7 +30,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_run_folder_holds_what_it_should(trained: Path) -> None:
     names = {p.name for p in trained.iterdir()}
-    assert names == {"recipe.yaml", "corpus", "tokenizer", "tokens", "checkpoints", "metrics.jsonl", "samples.jsonl"}
+    stages = {"corpus", "tokenizer", "tokens"}
+    assert names == stages | {"recipe.yaml", "checkpoints", "metrics.jsonl", "samples.jsonl", "timings.json"}
+    assert set(json.loads((trained / "timings.json").read_text(encoding="utf-8"))) == stages
     recipe = load_recipe(trained / "recipe.yaml").recipe
     assert (recipe.device, recipe.precision, recipe.compile, recipe.train.num_threads) == ("cpu", "32-true", False, 1)
     kinds = [r["kind"] for r in read_steps(trained / "metrics.jsonl")]

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from terminal import on_terminal
 from tiny import fangcun, write_story
 
 from fangcun.config.keys import recipe_keys
@@ -108,6 +109,31 @@ def test_what_would_fail_in_the_queue_is_said_before(
     assert done.returncode == code
     assert expected in done.stderr and "Traceback" not in done.stderr
     assert not any(tmp_path.iterdir())
+
+
+def test_what_was_agreed_to_is_told_to_the_job_and_what_was_not_never_gets_into_the_queue(tmp_path: Path) -> None:
+    text, out = write_story(tmp_path), tmp_path / "run"
+    words = ["demo", "--text", str(text), "--out", str(out), "--corpus.val_share"]
+    assert fangcun("corpus", *words, "0.1").returncode == 0
+    shown = fangcun("launch", "slurm", *words, "0.3", "--yes", "--dry-run").stdout
+    assert any(line.strip().startswith("-m fangcun run demo") and "--yes" in line for line in shown.splitlines())
+    (out / "timings.json").write_text('{"corpus": {"seconds": 1e6, "input_bytes": 1, "kind": "read"}}')
+    (tmp_path / "bin").mkdir()
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho 7\n")
+    sbatch.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{sbatch.parent}{os.pathsep}{os.environ['PATH']}"}
+    refused = fangcun("launch", "slurm", *words, "0.3", env=environment)
+    assert refused.returncode == 1 and "--yes" in refused.stderr and not (out / "slurm").exists()
+    submitted = fangcun("launch", "slurm", *words, "0.3", "--yes", env=environment)
+    assert submitted.returncode == 0, submitted.stderr
+    assert "--yes &" in (out / "slurm" / "job.sh").read_text(encoding="utf-8")
+    if os.name != "nt":  # on a terminal it is asked there, where the job could ask nobody
+        for typed, exit_code in ((b"n\n", 1), (b"y\n", 0)):
+            (out / "slurm" / "job.sh").unlink(missing_ok=True)
+            code, shown = on_terminal(["launch", "slurm", *words, "0.3"], typed, PATH=environment["PATH"])
+            assert (code, (out / "slurm" / "job.sh").exists()) == (exit_code, typed == b"y\n"), shown
+        assert "--yes &" in (out / "slurm" / "job.sh").read_text(encoding="utf-8")
 
 
 def test_a_folder_that_waits_in_the_queue_is_a_run_folder(tmp_path: Path) -> None:

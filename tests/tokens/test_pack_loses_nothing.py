@@ -145,6 +145,7 @@ SLOWLY = """
     from fangcun.config.schema import TokensConfig
     import fangcun.tokens
     import fangcun.artifacts.folder as artifacts
+    import fangcun.tokens.work as packing_work
     packing = sys.modules["fangcun.tokens.pack"]
     corpus, tokenizer, out, where = sys.argv[1:5]
     def stop(*_, **__):
@@ -160,18 +161,23 @@ SLOWLY = """
             return original(*arguments, **more)
         return wrapped
     packing.PIECE_CHARACTERS = 500
+    packing.SAVE_TOKENS = 300
     if where == "writing":
         packing.DocumentJoiner.add = pause(packing.DocumentJoiner.add, 4)
+    elif where == "saving":
+        packing_work.write_text_atomic = pause(packing_work.write_text_atomic, 4)
+    elif where == "handing over":
+        Path.rename = pause(Path.rename, 3)
     elif where == "hashing":
         artifacts.file_sha256 = pause(artifacts.file_sha256, 2)
     elif where == "swapping":
         artifacts._swap = pause(artifacts._swap, 1)
-    packing.pack(Path(corpus), Path(tokenizer), Path(out), TokensConfig(shard_tokens=700))
+    packing.pack(Path(corpus), Path(tokenizer), Path(out), TokensConfig(shard_tokens=700), tell=print)
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-@pytest.mark.parametrize("where", ["writing", "hashing", "swapping"])
+@pytest.mark.parametrize("where", ["writing", "saving", "handing over", "hashing", "swapping"])
 def test_killed_and_run_again_the_files_are_the_same(tmp_path: Path, bpe_folder: Path, where: str) -> None:
     corpus = write_corpus(tmp_path / "corpus", ["却说曹操，引军而去。\n" * 30] * 20, ["don't"])
     with pytest.MonkeyPatch.context() as patch:
@@ -189,7 +195,8 @@ def test_killed_and_run_again_the_files_are_the_same(tmp_path: Path, bpe_folder:
     packing.stdout.close()
     assert not out.exists()  # whole or not there
     started = time.monotonic()
-    subprocess.run([*command, "nowhere"], env=env, check=True, timeout=60)
+    again = subprocess.run([*command, "nowhere"], env=env, check=True, timeout=60, capture_output=True, text=True)
+    assert ("going on" in again.stdout) == (where in ("writing", "saving"))
     assert time.monotonic() - started < 60
     assert content_of(out) == content_of(tmp_path / "never-killed")
     shards = [np.fromfile(path, "<u2") for path in sorted(out.glob("train-*.bin"))]

@@ -62,6 +62,8 @@ class Cleaner:
         for _ in range(_MOST_ROUNDS):
             before = result.text
             self._round(result)
+            if result.text == before:
+                break
             result.text = self._base(result.text)
             if result.text == before:
                 break

@@ -70,6 +70,10 @@ class Duplicates:
         """Close the files; they stay in the folder."""
         self._spool.close()
 
+    def keep(self, documents: int) -> int:
+        """Forget all but the first `documents`; returns how many are left: fewer, where a block of 4096 was begun."""
+        return self._spool.keep(documents)
+
     def add(self, sketches: Sketches, ids: Sequence[str]) -> None:
         """The next documents. `ids` are `Document.id`: hexadecimal, 16 digits."""
         self._spool.add(sketches, np.array([int(identity, 16) for identity in ids], np.uint64))

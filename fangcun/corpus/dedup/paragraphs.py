@@ -112,13 +112,16 @@ def _without(lines: list[str], going: set[int]) -> str:
 
 
 class ParagraphCounter:
-    """The first pass. `folder` takes 16 bytes a long paragraph; `repeated` deletes its files.
+    """The first pass. `folder` takes 16 bytes a long paragraph; the caller deletes it.
 
     Takes paragraphs (lines) of at least `min_characters` that count in at least `min_documents` documents of different
-    id. A killed run begins this pass again.
+    id. `positions` is what `flush` gave: the counter goes on from there.
     """
 
-    def __init__(self, folder: Path, folding: Folding, *, min_characters: int = 20, min_documents: int = 4) -> None:
+    def __init__(
+        self, folder: Path, folding: Folding, *, min_characters: int = 20, min_documents: int = 4,
+        positions: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         if min_characters < 1 or min_documents < 2:
             raise FangcunError(
                 f"Repeated paragraphs were asked for from {min_characters} characters and {min_documents} documents on. Expected at least 1 and 2; 20 and 4 are usual."
@@ -127,7 +130,12 @@ class ParagraphCounter:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._paths = [folder / f"paragraphs-{part:02d}.bin" for part in range(_PARTS)]
-        self._files: list[BinaryIO] = [open(path, "wb") for path in self._paths]  # noqa: SIM115
+        self._files: list[BinaryIO] = []
+        for path, position in zip(self._paths, positions or [0] * _PARTS, strict=True):
+            file = open(path, "r+b" if position else "w+b")  # noqa: SIM115
+            self._files.append(file)
+            file.truncate(position)
+            file.seek(position)
         self._waiting: list[np.ndarray] = []
         self._count = 0
 
@@ -157,17 +165,24 @@ class ParagraphCounter:
             file.write(records[start:end].tobytes())
         self._waiting, self._count = [], 0
 
-    def repeated(self) -> RepeatedParagraphs:
-        """The paragraphs that stand in enough documents. Ends the pass.
+    def flush(self) -> list[int]:
+        """Write all that was counted, and return how far the files go."""
+        self._write()
+        for file in self._files:
+            file.flush()
+        return [file.tell() for file in self._files]
+
+    def repeated(self, without: np.ndarray | None = None) -> RepeatedParagraphs:
+        """The paragraphs that stand in enough documents; those whose ids (uint64) are in `without` do not count.
 
         Holds a 64th of the records at a time: about 1 byte a long paragraph of the corpus.
         """
-        self._write()
+        self.flush()
         hashes, keepers = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
-        for file, path in zip(self._files, self._paths, strict=True):
-            file.close()
+        for path in self._paths:
             records = np.fromfile(path, _RECORD)
-            path.unlink()
+            if without is not None:
+                records = records[~np.isin(records["id"], without)]
             if not len(records):
                 continue
             records = np.unique(records)  # by hash, then by id: the same text read twice counts once
@@ -178,7 +193,6 @@ class ParagraphCounter:
         return RepeatedParagraphs(self.folding, self.min_characters, np.concatenate(hashes), np.concatenate(keepers))
 
     def close(self) -> None:
-        """Close and delete the files, if `repeated` has not."""
-        for file, path in zip(self._files, self._paths, strict=True):
+        """Close the files; they stay."""
+        for file in self._files:
             file.close()
-            path.unlink(missing_ok=True)

@@ -52,6 +52,15 @@ class Spool:
         self._documents = np.zeros(BLOCK_DOCUMENTS, DOCUMENT)
         self._signatures = np.zeros((BLOCK_DOCUMENTS, PLACES), "<u2")
 
+    def keep(self, documents: int) -> int:
+        """Forget all but the first `documents`, and of these the last block if it is not whole; returns how many are left."""
+        blocks = min(self.documents, documents) // BLOCK_DOCUMENTS
+        for name, file in self._files.items():
+            file.truncate(blocks * _BLOCK_BYTES[name])
+            file.seek(0, 2)
+        self.documents = blocks * BLOCK_DOCUMENTS
+        return self.documents
+
     def add(self, sketches: Sketches, ids: np.ndarray) -> None:
         """Append documents."""
         done = 0
