@@ -25,14 +25,14 @@ class Console:
         """A line that stays."""
         if self.quiet:
             return
-        self._clear()
+        self.clear()
         print(text, file=self.stream, flush=True)
 
     def warn(self, text: str) -> None:
         """A line that stays, on standard error."""
         if self.quiet:
             return
-        self._clear()
+        self.clear()
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
     def status(self, text: str) -> None:
@@ -54,7 +54,7 @@ class Console:
 
     def ask(self, question: str) -> bool:
         """Put a question whose answer is no unless it is yes, also at the end of the input. Ctrl-C: KeyboardInterrupt."""
-        self._clear()
+        self.clear()
         print(question, end="", file=self.stream, flush=True)
         try:
             answer = sys.stdin.readline()
@@ -68,26 +68,32 @@ class Console:
         """A progress line for a stage, to be called with (done, total)."""
         return ProgressLine(self, label)
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Take the status line away."""
         if self._shown:
             self.stream.write("\r\x1b[2K")
+            self.stream.flush()
             self._shown = False
 
 
 class ProgressLine:
-    """`line(done, total)`: a bar on a terminal; elsewhere a line at each quarter, so that logs stay short."""
+    """`line(done, total)`: a bar on a terminal; elsewhere a line at each quarter, so that logs stay short.
+
+    `line(done, total, note)` adds a word behind it.
+    """
 
     def __init__(self, console: Console, label: str) -> None:
         self.console, self.label, self._printed = console, label, 0
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        note = f"  {note}" if note else ""
         share = min(1.0, done / total) if total else 1.0
         if self.console.live:
             filled = int(share * 30)
-            self.console.status(f"{self.label:<10} {'━' * filled}{'╌' * (30 - filled)} {share:4.0%}")
+            self.console.status(f"{self.label:<10} {'━' * filled}{'╌' * (30 - filled)} {share:4.0%}{note}")
         elif int(share * 4) > self._printed and share < 1:
             self._printed = int(share * 4)
-            self.console.status(f"{self.label:<10} {share:.0%}")
+            self.console.status(f"{self.label:<10} {share:.0%}{note}")
 
 
 def format_seconds(seconds: float) -> str:
@@ -109,14 +115,19 @@ def format_about(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
-def format_size(n_bytes: int) -> str:
-    """1500 -> '1.5 kB', 3_210_000_000 -> '3.2 GB'."""
-    size = float(n_bytes)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 999.95:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+def format_bytes(size_bytes: float) -> str:
+    """999 -> '999 bytes', 1,234,567 -> '1.2 MB': powers of ten, as disks and networks are counted."""
+    size, unit = float(size_bytes), "bytes"
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if abs(size) < 999.5 or unit == "TB":
+            break
         size /= 1000
-    return f"{size:,.1f} GB"
+    return f"{size:,.0f} {unit}" if unit == "bytes" or abs(size) >= 99.95 else f"{size:.1f} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 file', '2,000 files'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_status(record: Mapping[str, Any], *, last_step: int | None, eta_seconds: float | None) -> str:

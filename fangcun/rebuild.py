@@ -23,7 +23,7 @@ from fangcun.artifacts import (
     previous_of,
     read_manifest,
 )
-from fangcun.console import Console, format_about, format_size
+from fangcun.console import Console, format_about, format_bytes
 from fangcun.errors import FangcunError
 
 ASK_ABOVE_SECONDS = 600
@@ -129,7 +129,7 @@ def describe_kept(path: Path, kind: str) -> str | None:
         size_bytes = sum(entry["size_bytes"] for entry in read_manifest(kept, kind).files.values())
     except FangcunError:
         return None
-    return f"the one before is kept as {kept} ({format_size(size_bytes)}); it may be deleted"
+    return f"the one before is kept as {kept} ({format_bytes(size_bytes)}); it may be deleted"
 
 
 def _launched() -> bool:

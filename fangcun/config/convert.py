@@ -116,7 +116,9 @@ def _convert(node: Node, hint: Any) -> Any:
 
 def _entries(node: Node) -> Mapping:
     """A mapping as YAML or flags write it: `a=1 b=2`, and one within another as `8:a=1,b=2`."""
-    if isinstance(node, Mapping) and node.entries:
+    if isinstance(node, Mapping):
+        if not node.entries:
+            raise MismatchError("expected at least one name, got an empty section.")
         return node
     entries: dict[str, Node] = {}
     for item in node.items if isinstance(node, Items) else ():

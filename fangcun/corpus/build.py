@@ -50,9 +50,11 @@ def corpus_fingerprint(
 def _fingerprint(
     sources: Sequence[Source], config: CorpusConfig, known_inputs: list[dict[str, Any]] | None, rules: Rules | None
 ) -> tuple[str, list[dict[str, Any]]]:
+    named = [(source.names[path], path) for source in sources for path in source.files]
     references = _reference_source(rules)
-    everything = [*sources, *([references] if references is not None else [])]
-    named = [(source.names[path], path) for source in everything for path in source.files]
+    if references is not None:
+        with _of_references():
+            named += [(references.names[path], path) for path in references.files]
     try:
         inputs = describe_inputs([path.absolute() for _, path in named], known_inputs)
     except OSError as error:
@@ -162,12 +164,21 @@ def _references(dedup: DedupConfig) -> References | None:
     if source is None:
         return None
     texts = ((raw.place, raw.text) for raw in read_raw(source, ReadReport(), texts=questions))
-    references = References(texts, Folding(traditional=True), ngram_characters=dedup.overlap_characters)
+    with _of_references():
+        references = References(texts, Folding(traditional=True), ngram_characters=dedup.overlap_characters)
     if not references:
         raise FangcunError(
             f"dedup.references: {', '.join(dedup.references or [])} holds no text of 13 characters or more to look for."
         )
     return references
+
+
+@contextlib.contextmanager
+def _of_references() -> Generator[None, None, None]:
+    try:
+        yield
+    except FangcunError as error:
+        raise FangcunError(f"dedup.references: {error} Name only files with questions, or other text.") from error
 
 
 def corpus_settings(config: CorpusConfig, rules: Rules | None) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from fangcun.errors import FangcunError
 SUFFIXES = (".txt", ".md", ".jsonl", ".json", ".csv", ".tsv", ".parquet", ".arrow")
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 _PACKED_INSIDE = (".parquet", ".arrow")
-# The descriptions of a Hugging Face dataset that lie beside its data, and what `datasets` caches there.
+# The descriptions of a dataset that lie beside its data (`fangcun download` writes one), and what `datasets` caches there.
 _NOT_TEXT = re.compile(
-    r"readme|licen[sc]e|dataset_(infos?|dict)\.json$|(cache|tmp|indices)[-_.0-9a-z]*\.arrow$", re.IGNORECASE
+    r"readme|licen[sc]e|dataset_(infos?|dict)\.json$|download\.json$|(cache|tmp|indices)[-_.0-9a-z]*\.arrow$",
+    re.IGNORECASE,
 )
 _DATASET_STATE = "state.json"
 # WikiExtractor names its files so, without a suffix, in folders AA, AB …
