@@ -19,6 +19,10 @@ class LostRankError(FangcunError):
     """Another process of this run is gone. Every process that is left says so: the first may be the one that is gone."""
 
 
+class OutOfReachError(FangcunError):
+    """Data that cannot be read at this time, with nothing wrong in the run: it is saved and can go on later."""
+
+
 class ConfigError(FangcunError):
     """A recipe, a flag or a model configuration that cannot be meant. Exit code 2, as for usage errors."""
 

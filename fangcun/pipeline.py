@@ -32,6 +32,7 @@ from fangcun.errors import FangcunError
 from fangcun.launch import looks_like_job
 from fangcun.rebuild import DeclinedError, describe_kept
 from fangcun.stages import STAGES, Stages
+from fangcun.urls import is_url
 
 if TYPE_CHECKING:
     from fangcun.training.distributed import Ranks
@@ -254,12 +255,18 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     corpus, sources = recipe.corpus, recipe.corpus.sources
     if sources is not None:
         sources = {n: dataclasses.replace(source, paths=all_absolute(source.paths)) for n, source in sources.items()}
+    tokens = recipe.tokens
+    cache_folder = tokens.cache_folder and str(Path(tokens.cache_folder).expanduser())
     return dataclasses.replace(
         recipe,
         corpus=dataclasses.replace(corpus, paths=all_absolute(corpus.paths), sources=sources),
         dedup=dataclasses.replace(recipe.dedup, references=all_absolute(recipe.dedup.references)),
         tokenizer=dataclasses.replace(recipe.tokenizer, path=absolute(recipe.tokenizer.path)),
-        tokens=dataclasses.replace(recipe.tokens, path=absolute(recipe.tokens.path)),
+        tokens=dataclasses.replace(
+            tokens,
+            path=tokens.path if is_url(tokens.path) else absolute(tokens.path),
+            cache_folder=absolute(cache_folder),
+        ),
         tracking=dataclasses.replace(recipe.tracking, folder=absolute(recipe.tracking.folder)),
         init_from=absolute(recipe.init_from),
         resume=absolute(recipe.resume) or "auto" if _is_path(recipe.resume) else recipe.resume,

@@ -14,7 +14,7 @@ import json
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fangcun.artifacts import (
     MANIFEST,
@@ -32,6 +32,11 @@ from fangcun.config import Recipe, Rules
 from fangcun.console import Console, format_seconds
 from fangcun.errors import FangcunError
 from fangcun.rebuild import Stage, agree_to_rebuild, describe_kept
+from fangcun.remote import describe_tokens, open_tokens, tokenizer_beside, upload_run
+from fangcun.urls import is_url
+
+if TYPE_CHECKING:
+    from fangcun.tokens import RemoteTokens
 
 STAGES = ("corpus", "tokenizer", "tokens")
 """Their folders in the run folder, in order."""
@@ -54,7 +59,8 @@ class Stages:
 
     def __init__(self, recipe: Recipe, folder: Path, console: Console, *, begun: bool) -> None:
         self.recipe, self.folder, self.console, self.begun = recipe, folder, console, begun
-        self.corpus, self.tokenizer, self.tokens = (folder / stage for stage in STAGES)
+        self.corpus, self.tokenizer = folder / "corpus", folder / "tokenizer"
+        self.tokens: Path | RemoteTokens = folder / "tokens"
         self._timings = Timings(folder)
         self._planned: list[Stage] = []
 
@@ -66,9 +72,9 @@ class Stages:
         DeclinedError for a no.
         """
         if self.recipe.tokens.path is not None:
-            self._planned = self._beside_given_tokens(Path(self.recipe.tokens.path))
+            self._planned = self._beside_given_tokens()
         elif self.begun and (gone := missing_inputs(self.recipe)):
-            stages = (self.corpus, self.tokenizer, self.tokens)
+            stages = [self.folder / stage for stage in STAGES]
             if not all((stage / MANIFEST).is_file() for stage in stages):
                 raise FangcunError(f"{gone} does not exist, and {self.folder} no longer holds what was made from it.")
             self.console.warn(f"{gone} is gone; going on with what was made from it.")
@@ -89,9 +95,13 @@ class Stages:
             self._make(stage)
             if stage.name == "corpus":
                 self._tell_drops()
-        if self.recipe.tokens.path is not None:
+        if not isinstance(self.tokens, Path):
+            describe_tokens(self.tokens, self.console)
+        elif self.recipe.tokens.path is not None:
             n_tokens = read_manifest(self.tokens, "tokens").counts["train"]["tokens"]
             self.console.say(f"tokens     from {self.tokens}: {n_tokens:,} training tokens")
+        if self.recipe.tokens.upload is not None and any(stage.name == "tokens" for stage in self._planned):
+            upload_run(self.folder, self.recipe.tokens.upload, self.console)
 
     def _make(self, stage: Stage) -> None:
         name, path = stage.name, stage.path
@@ -125,25 +135,31 @@ class Stages:
     def find(self) -> None:
         """On ranks that do not make them: where the first one has put tokenizer and tokens. Raises FangcunError."""
         if self.recipe.tokens.path is not None:
-            self._find_given(Path(self.recipe.tokens.path))
+            self._find_given(self.recipe.tokens.path)
         for stage in (self.tokenizer, self.tokens):
-            if not (stage / MANIFEST).is_file():
+            if isinstance(stage, Path) and not (stage / MANIFEST).is_file():
                 raise FangcunError(
                     f"{stage} is not there on {socket.gethostname()}, but the first process has it. Several machines need a "
                     "shared file system, mounted at the same path."
                 )
 
-    def _find_given(self, given: Path) -> None:
-        self.tokens = given / "tokens" if (given / "tokens" / MANIFEST).is_file() else given
+    def _find_given(self, given: str) -> None:
+        if is_url(given):  # its tokenizer is copied into the run
+            self.tokens = open_tokens(self.recipe.tokens, self.console)
+            return
+        self.tokens = Path(given, "tokens") if Path(given, "tokens", MANIFEST).is_file() else Path(given)
         if self.recipe.tokenizer.path is None:
             self.tokenizer = self.tokens.parent / "tokenizer"
 
-    def _beside_given_tokens(self, given: Path) -> list[Stage]:
+    def _beside_given_tokens(self) -> list[Stage]:
         """Tokens of another run: a tokens folder, or a run that has one; its tokenizer lies beside it or is named."""
-        self._find_given(given)
-        read_manifest(self.tokens, "tokens")
+        self._find_given(str(self.recipe.tokens.path))
+        if isinstance(self.tokens, Path):
+            read_manifest(self.tokens, "tokens")
         if self.recipe.tokenizer.path is not None:
             return [self._tokenizer_stage(None)]
+        if not isinstance(self.tokens, Path):
+            return [tokenizer_beside(self.tokens, self.tokenizer)]
         if not (self.tokenizer / "tokenizer.json").is_file():
             raise FangcunError(
                 f"tokens.path: {self.tokens} has no tokenizer/ beside it. Name the one it was packed with: --tokenizer.path FOLDER."
@@ -249,6 +265,8 @@ class Stages:
             )
             return f"{train['tokens']:,} training and {val['tokens']:,} validation tokens, {manifest.settings['dtype']}{note}"
 
+        out = self.folder / "tokens"
+
         def build(line: Progress) -> Manifest:
             def tell(text: str) -> None:
                 self.console.say(f"tokens     {text}")
@@ -257,12 +275,12 @@ class Stages:
                 from fangcun.cluster import pack_by_tasks
 
                 return pack_by_tasks(
-                    self.corpus, self.tokenizer, self.tokens, config, self.recipe.cluster, progress=line, tell=tell
+                    self.corpus, self.tokenizer, out, config, self.recipe.cluster, progress=line, tell=tell
                 )
-            return pack(self.corpus, self.tokenizer, self.tokens, config, progress=line, tell=tell)
+            return pack(self.corpus, self.tokenizer, out, config, progress=line, tell=tell)
 
         return Stage(
-            "tokens", self.tokens, tokens_fingerprint(config, corpus.fingerprint, tokenizer.fingerprint), build, describe,
+            "tokens", out, tokens_fingerprint(config, corpus.fingerprint, tokenizer.fingerprint), build, describe,
             lambda: Work("tokens", "pack", _text_bytes(corpus)),
             {"shard_tokens": config.shard_tokens}, [],
             {"corpus": corpus.fingerprint, "tokenizer": tokenizer.fingerprint},

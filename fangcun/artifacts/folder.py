@@ -255,18 +255,10 @@ def read_manifest(path: Path, kind: str, *, verify: bool = False, without: str |
     if not file.is_file():
         raise FangcunError(f"{path} is not a {kind} folder: it has no {MANIFEST}.")
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        version, found = raw["format_version"], raw["kind"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+        raw = file.read_bytes()
+    except OSError as error:
         raise FangcunError(f"{file} cannot be read ({error}). {remedy}") from error
-    if found != kind:
-        raise FangcunError(f"{path} holds a {found}, expected a {kind}.")
-    if version != FORMAT_VERSION:
-        raise FangcunError(
-            f"{path} has format version {version}, this program reads {FORMAT_VERSION}. Use the version it was written with: {raw.get('program')}."
-        )
-    known = set(Manifest.__dataclass_fields__)
-    manifest = Manifest(**{key: value for key, value in raw.items() if key in known})
+    manifest = parse_manifest(raw, str(file), kind, remedy=remedy)
     for name, entry in manifest.files.items():
         part = path / name
         if not part.is_file():
@@ -280,6 +272,24 @@ def read_manifest(path: Path, kind: str, *, verify: bool = False, without: str |
         if verify and file_sha256(part) != entry["sha256"]:
             raise FangcunError(f"{part} does not match its sha256: the {kind} is damaged. {remedy}")
     return manifest
+
+
+def parse_manifest(raw: bytes, place: str, kind: str, *, remedy: str = "") -> Manifest:
+    """The manifest in the content of a manifest.json at `place`. Raises FangcunError for another kind or an unknown version."""
+    folder = place.removesuffix(f"/{MANIFEST}").removesuffix(f"{os.sep}{MANIFEST}")
+    try:
+        content = json.loads(raw.decode("utf-8"))
+        version, found = content["format_version"], content["kind"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FangcunError(f"{place} cannot be read ({error}). {remedy}".rstrip()) from error
+    if found != kind:
+        raise FangcunError(f"{folder} holds a {found}, expected a {kind}.")
+    if version != FORMAT_VERSION:
+        raise FangcunError(
+            f"{folder} has format version {version}, this program reads {FORMAT_VERSION}. Use the version it was written with: {content.get('program')}."
+        )
+    known = set(Manifest.__dataclass_fields__)
+    return Manifest(**{key: value for key, value in content.items() if key in known})
 
 
 def describe_inputs(paths: list[Path], known: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from fangcun.config.keys import recipe_keys
 from fangcun.config.resolve import resolve_model
 from fangcun.config.schema import Recipe
 from fangcun.errors import ConfigError
+from fangcun.urls import is_url
 
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _SLURM_TIME = re.compile(r"\d+-\d+(:\d+){0,2}|\d+(:\d+){0,2}")
@@ -112,8 +113,13 @@ def _tokenizer_and_tokens(found: Findings, recipe: Recipe) -> None:
             "the hanzi of GB2312 level 1 need tokenizer.vocab_size of 8000 or more. Raise it or leave tokenizer.gb2312 at auto.",
         )
     if recipe.tokens.path is not None:
-        keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "encoder", "shard_tokens")]
+        keys = [f"tokens.{leaf}" for leaf in ("dtype", "workers", "encoder", "shard_tokens", "upload")]
         found.idle(keys, "tokens.path", "it has no effect where tokens.path names finished token shards.")
+    if not is_url(recipe.tokens.path):
+        keys = ["tokens.cache_bytes", "tokens.cache_folder"]
+        found.idle(keys, "tokens.path", "it has an effect only where tokens.path is a URL.")
+    if recipe.tokens.upload is not None and not is_url(recipe.tokens.upload):
+        found.error(["tokens.upload"], f"expected a URL such as s3://bucket/run, got '{recipe.tokens.upload}'.")
 
 
 def _cluster(found: Findings, recipe: Recipe) -> None:

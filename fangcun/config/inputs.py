@@ -8,6 +8,7 @@ from typing import Literal
 
 from fangcun.config.loader import LoadedRecipe
 from fangcun.errors import ConfigError
+from fangcun.urls import is_url
 
 Verb = Literal["run", "demo", "corpus", "tokenizer", "pack", "pretrain"]
 
@@ -26,7 +27,7 @@ def check_inputs(loaded: LoadedRecipe, verb: Verb = "run") -> None:
         problems += _tokenizer(loaded)
     if verb in ("run", "demo", "pretrain"):
         for key, value in (("tokens.path", recipe.tokens.path), ("init_from", recipe.init_from)):
-            if value is not None and not Path(value).exists():
+            if value is not None and not Path(value).exists() and not (key == "tokens.path" and is_url(value)):
                 problems.append(f"{_place(loaded, key)}: there is no '{value}'. Give the folder with --{key}.")
     if problems:
         raise ConfigError("\n".join(problems))

@@ -99,7 +99,7 @@ class TokensConfig:
     """Token shards on disk."""
 
     path: str | None = None
-    """Token shards of another run to use instead of packing. Null: pack the corpus."""
+    """Token shards of another run to use instead of packing: a folder, or a URL such as s3://bucket/run (extra remote). Null: pack the corpus."""
 
     dtype: Literal["auto", "uint16", "uint32"] = "auto"
     """Type of an id on disk. auto: uint16 for up to 65,536 ids."""
@@ -112,6 +112,15 @@ class TokensConfig:
 
     shard_tokens: PositiveInt = 268_435_456
     """Tokens in one shard file at most."""
+
+    upload: str | None = None
+    """URL, such as s3://bucket/run, that finished tokens and their tokenizer are copied to. What is there already is not sent again, and nothing there is deleted."""
+
+    cache_bytes: PositiveInt = 20_000_000_000
+    """Disk space for tokens read from a URL. What does not fit is read from there anew each time."""
+
+    cache_folder: str | None = None
+    """Where tokens from a URL are cached, on a local disk; several processes may share it. Null: fangcun/tokens below the user's cache folder."""
 
 
 @dataclass

@@ -28,12 +28,16 @@ from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
 from fangcun.artifacts import Manifest, read_manifest
 from fangcun.errors import ConfigError, FangcunError
+from fangcun.urls import is_url
+
+if TYPE_CHECKING:
+    from fangcun.tokens.remote import RemoteTokens
 
 KIND = "tokens"
 SPLITS = ("train", "val")
@@ -219,8 +223,9 @@ class ShardWriter:
 class TokenSplit:
     """One split of a tokens folder: a stream of `n_tokens` ids over all its shards, mapped, not loaded."""
 
-    def __init__(self, folder: Path, split: str, manifest: Manifest) -> None:
-        self.folder, self.split = Path(folder), split
+    def __init__(self, folder: Path | str, split: str, manifest: Manifest) -> None:
+        self.folder = folder if is_url(folder) else Path(folder)
+        self.split = split
         settings, counts = manifest.settings, manifest.counts[split]
         self.dtype: np.dtype[Any] = disk_dtype(settings["dtype"])
         self.vocab_size: int = settings["vocab_size"]
@@ -239,9 +244,9 @@ class TokenSplit:
             start += count["tokens"]
         pattern = re.compile(rf"{split}-\d{{5,}}\.bin")
         names = sorted((n for n in manifest.files if pattern.fullmatch(n)), key=lambda n: (len(n), n))
-        self._stems = [self.folder / name.removesuffix(".bin") for name in names]
-        self._shards = [map_file(stem.with_name(stem.name + ".bin"), self.dtype) for stem in self._stems]
-        self._starts = np.concatenate([[0], np.cumsum([len(s) for s in self._shards])]).astype(np.int64)
+        self._stems = [name.removesuffix(".bin") for name in names]
+        lengths = self._open_shards()
+        self._starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         self.n_tokens = int(self._starts[-1])
         if self.n_tokens != counts["tokens"]:
             raise FangcunError(
@@ -251,6 +256,15 @@ class TokenSplit:
 
     def __len__(self) -> int:
         return self.n_tokens
+
+    def _open_shards(self) -> list[int]:
+        """Make the shards of `_stems` ready to be read; tokens of each."""
+        self._shards = [map_file(Path(self.folder) / f"{stem}.bin", self.dtype) for stem in self._stems]
+        return [len(shard) for shard in self._shards]
+
+    def _numbers(self, stem: str, ending: str) -> np.ndarray:
+        """The content of a shard's file of document ends or of bytes."""
+        return np.fromfile(Path(self.folder) / f"{stem}.{ending}", NUMBER)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Ids of positions start … stop - 1, int64, (stop - start,)."""
@@ -281,15 +295,13 @@ class TokenSplit:
     @cached_property
     def document_ends(self) -> np.ndarray:
         """Position after the last token of each document in the stream, int64, (n_documents,)."""
-        parts = [np.fromfile(s.with_name(s.name + ".idx"), NUMBER).astype(np.int64) for s in self._stems]
+        parts = [self._numbers(stem, "idx").astype(np.int64) for stem in self._stems]
         return np.concatenate([part + start for part, start in zip(parts, self._starts, strict=False)])
 
     @cached_property
     def document_bytes(self) -> np.ndarray:
         """UTF-8 bytes of the text of each document, int64, (n_documents,)."""
-        return np.concatenate(
-            [np.fromfile(s.with_name(s.name + ".bytes"), NUMBER).astype(np.int64) for s in self._stems]
-        )
+        return np.concatenate([self._numbers(stem, "bytes").astype(np.int64) for stem in self._stems])
 
 
 def map_file(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
@@ -300,8 +312,26 @@ def map_file(path: Path, dtype: np.dtype[Any]) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype=dtype, mode="r"))
 
 
-def open_split(folder: Path | str, split: str) -> TokenSplit:
-    """Open "train" or "val" of a tokens folder. Raises FangcunError where it is no whole tokens folder."""
+def tokens_manifest(tokens: Path | str | RemoteTokens) -> Manifest:
+    """The manifest of a tokens folder, here or at a URL. Raises FangcunError where it is no whole tokens folder."""
+    if isinstance(tokens, (str, Path)) and not is_url(tokens):
+        return read_manifest(Path(tokens), KIND)
+    return _open_remote(tokens).manifest
+
+
+def open_split(tokens: Path | str | RemoteTokens, split: str) -> TokenSplit:
+    """Open "train" or "val" of a tokens folder: a path, a URL, or `RemoteTokens`, which says where a URL is cached.
+
+    Raises FangcunError where it is no whole tokens folder.
+    """
     if split not in SPLITS:
         raise FangcunError(f"A tokens folder has no split '{split}', expected one of {', '.join(SPLITS)}.")
-    return TokenSplit(Path(folder), split, read_manifest(Path(folder), KIND))
+    if isinstance(tokens, (str, Path)) and not is_url(tokens):
+        return TokenSplit(Path(tokens), split, read_manifest(Path(tokens), KIND))
+    return _open_remote(tokens).open_split(split)
+
+
+def _open_remote(tokens: Any) -> RemoteTokens:
+    from fangcun.tokens.remote import RemoteTokens
+
+    return tokens if isinstance(tokens, RemoteTokens) else RemoteTokens(tokens)

@@ -20,13 +20,14 @@ from fangcun.config.schema import TokensConfig
 from fangcun.errors import FangcunError
 from fangcun.processes import available_cores, ordered_map, threaded_map
 from fangcun.tokens.encode import Encoded, encode_batch, prepare_worker, work
-from fangcun.tokens.format import KIND, SPLITS, ShardWriter, choose_dtype, explain_write_errors
+from fangcun.tokens.format import KIND, SPLITS, ShardWriter, choose_dtype, explain_write_errors, tokens_manifest
 from fangcun.tokens.pieces import PIECE_CHARACTERS, Piece, batch_pieces
 from fangcun.tokens.work import SAVE_TOKENS, PackWork
 
 if TYPE_CHECKING:
     from fangcun.tokenizer import Tokenizer
     from fangcun.tokenizer.bulk import BulkEncoder
+    from fangcun.tokens.remote import RemoteTokens
 
 Progress = Callable[[int, int], None]
 """Called with (done, total), here in UTF-8 bytes of text."""
@@ -56,9 +57,9 @@ def artifact_fingerprint(folder: Path, tokenizer: Tokenizer) -> str:
     return tokenizer.fingerprint
 
 
-def check_tokenizer(tokens: Path, tokenizer: Tokenizer) -> None:
+def check_tokenizer(tokens: Path | str | RemoteTokens, tokenizer: Tokenizer) -> None:
     """Raise FangcunError when `tokenizer` is not the one that the tokens folder was made with."""
-    settings = read_manifest(Path(tokens), KIND).settings
+    settings = tokens_manifest(tokens).settings
     if settings["tokenizer_fingerprint"] != tokenizer.fingerprint:
         raise FangcunError(
             f"{tokens} was made with another tokenizer: {settings['vocab_size']:,} ids, fingerprint "

@@ -136,7 +136,9 @@ def restore_checkpoint(folder: Path, model: Transformer, optimizers: list[torch.
                 parameter.copy_(placed_like(whole[name], parameter))
     else:
         load_weights(model, folder)
-    restore_optimizers(model, optimizers, read_optimizer_state(folder / STATE_FOLDER, model))
+    state = read_optimizer_state(folder / STATE_FOLDER, model)
+    if state or progress.step:  # before the first step an optimizer has none
+        restore_optimizers(model, optimizers, state)
     return progress
 
 

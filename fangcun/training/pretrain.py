@@ -16,7 +16,16 @@ from fangcun.console import Console
 from fangcun.errors import FangcunError, LostRankError
 from fangcun.model import Transformer, check_exportable, initialize, load_model, read_config, recompute_blocks
 from fangcun.tokenizer import Tokenizer
-from fangcun.tokens import Batches, MixedOrder, TokenSplit, WindowOrder, check_tokenizer, open_split
+from fangcun.tokens import (
+    Batches,
+    MixedOrder,
+    RemoteTokens,
+    TokenSplit,
+    WindowOrder,
+    check_tokenizer,
+    open_split,
+    tokens_manifest,
+)
 from fangcun.training.checkpoint import Progress, read_progress, restore_checkpoint
 from fangcun.training.cpu import samples_at_once, tune_allocator
 from fangcun.training.distributed import Ranks, lost_rank
@@ -49,7 +58,7 @@ def pretrain(
     recipe: Recipe,
     run: Path,
     *,
-    tokens: Path,
+    tokens: Path | RemoteTokens,
     tokenizer_folder: Path,
     name: str,
     console: Console,
@@ -57,7 +66,7 @@ def pretrain(
 ) -> Outcome:
     """Train in `run`, going on from its newest checkpoint where there is one.
 
-    `tokens` and `tokenizer_folder` are artefact folders. Writes `recipe.yaml` with every automatic choice made, then
+    `tokens` and `tokenizer_folder` are artefact folders; the tokens may lie at a URL. Writes `recipe.yaml` with every automatic choice made, then
     metrics, samples and checkpoints. `ranks`: this process among those of the run (see `distributed.joined`); all of them
     call this together, and the first one writes. Raises FangcunError.
     """
@@ -70,7 +79,7 @@ def pretrain(
     if recipe.deterministic:
         make_deterministic()
     progress = read_progress(start) if start else Progress()
-    tokens_fingerprint = read_manifest(tokens, "tokens").fingerprint
+    tokens_fingerprint = tokens_manifest(tokens).fingerprint
     if start is not None:
         check_tokens(start, tokens_fingerprint)
     fresh_model = load_model(Path(recipe.init_from)) if recipe.init_from and start is None else None

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fangcun.artifacts import list_checkpoints
 from fangcun.config import Recipe
-from fangcun.errors import FangcunError
+from fangcun.errors import FangcunError, OutOfReachError
 from fangcun.model import Transformer
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import Batches, TokenSplit
@@ -133,6 +133,11 @@ class Trainer:
                     self.saver.wait()
                     return False
                 self._step()
+        except OutOfReachError:
+            if self.ranks.world_size == 1 and self.progress.step:  # several ranks cannot agree on it any more
+                self._save()
+                self.saver.wait()
+            raise
         finally:
             self.prefetch.close()
             self.reporter.close()
@@ -146,8 +151,10 @@ class Trainer:
         best = self.progress.best_val_loss
         try:
             improved = self._evaluate_and_sample(finished)
-        except Stopped:
+        except (Stopped, OutOfReachError) as error:
             self.progress.val_loss, self.progress.best_val_loss = None, best
+            if isinstance(error, OutOfReachError):
+                raise
             return
         self.progress.settled, self.progress.finished = True, finished
         if self._due(self.recipe.train.save_interval) or finished or improved:

@@ -90,6 +90,7 @@ def UNUSABLE(chosen: dict[str, Any]) -> set[str]:  # noqa: N802
         out |= {"tokenizer.gb2312"}
     if chosen.get("tokens.path") is not None:
         out |= {"tokens.dtype", "tokens.workers", "tokens.encoder", "tokens.shard_tokens"}
+    out |= {"tokens.upload", "tokens.cache_bytes", "tokens.cache_folder"}  # they want a URL
     if chosen.get("train.strategy") == "fsdp" and chosen.get("precision") in ("bf16-true", "16-mixed"):
         out |= {"precision"}
     named = chosen.get("trackers", [])

@@ -10,10 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny import fangcun, tiny_flags, weights_of, write_story
+from tiny import fangcun, run_tiny, tiny_flags, weights_of, write_story
 
 from fangcun.artifacts import list_checkpoints
 from fangcun.training import read_steps
+from fangcun.training.checkpoint import Progress
+from fangcun.training.evaluator import Evaluator
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX")
 
@@ -70,6 +72,22 @@ def test_a_signal_saves_and_prints_the_resume_command(tmp_path: Path, number: si
     )
     assert straight.returncode == 0, straight.stderr
     assert weights_of(list_checkpoints(run)[-1]) == weights_of(list_checkpoints(tmp_path / "b")[-1])
+
+
+def test_stopped_in_its_first_evaluation_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, run = write_story(tmp_path), tmp_path / "run"
+    evaluate = Evaluator.evaluate
+
+    def stopped(evaluator: Evaluator, progress: Progress) -> bool:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(evaluator, progress)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "evaluate", stopped)
+        assert run_tiny(text, run) == 143
+    assert [folder.name for folder in list_checkpoints(run)] == ["step-00000000"]
+    assert run_tiny(text, run) == 0 and run_tiny(text, tmp_path / "whole") == 0
+    assert weights_of(list_checkpoints(run)[-1]) == weights_of(list_checkpoints(tmp_path / "whole")[-1])
 
 
 def test_second_ctrl_c_leaves_at_once_and_the_folder_is_whole(tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ SLOWLY = """
     elif where == "hashing":
         artifacts.file_sha256 = pause(artifacts.file_sha256, 2)
     elif where == "swapping":
-        artifacts._swap = pause(artifacts._swap, 1)
+        artifacts.replace_artifact = pause(artifacts.replace_artifact, 1)
     packing.pack(Path(corpus), Path(tokenizer), Path(out), TokensConfig(shard_tokens=700), tell=print)
 """
 

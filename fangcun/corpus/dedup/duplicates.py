@@ -15,7 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from fangcun.corpus.dedup.sketches import PLACES, SHINGLE_CHARACTERS, Sketches
-from fangcun.corpus.dedup.spool import BANDS, Spool
+from fangcun.corpus.dedup.spool import BANDS, Spool, release
 from fangcun.errors import FangcunError
 
 EXACT, NEAR = 1, 2
@@ -89,7 +89,7 @@ class Duplicates:
     def find(self, *, near: bool = True) -> Copies:
         """The copies among all documents added; `near=False` looks for exact ones only.
 
-        Takes about 100 bytes of memory a document beside the mapped signatures. More may be added and found afterwards.
+        Takes about 100 bytes of memory a document; of the signatures a few thousand are in memory at a time. More may be added and found afterwards.
         """
         documents, signatures, bands = self._spool.open()
         count = len(documents)
@@ -124,6 +124,7 @@ def _linked(live: np.ndarray, signatures: np.ndarray, bands: np.ndarray, thresho
     parent = np.arange(len(live))
     for band in range(BANDS):
         keys = bands[:, band].reshape(-1)[live]
+        release(bands)
         by_key = np.argsort(keys, kind="stable")
         keys = keys[by_key]
         new = np.ones(len(live), bool)
@@ -153,6 +154,7 @@ def _link(
             if one != other:
                 parent[max(one, other)] = min(one, other)
                 joined = True
+        release(signatures)  # each row is a page: some thousand pairs are many megabytes
     while joined:
         flat = parent[parent]
         joined = bool((flat != parent).any())
@@ -187,6 +189,7 @@ def _choose(live: np.ndarray, parent: np.ndarray, signatures: np.ndarray, thresh
                 ]
             )
             similar = similarity >= threshold
+            release(signatures)
             gone = members[similar]
             copies.copy_of[gone], copies.kind[gone], copies.similarity[gone] = kept, NEAR, similarity[similar]
             members = members[~similar]

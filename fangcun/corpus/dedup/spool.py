@@ -6,6 +6,7 @@ The files only grow, a whole block at a time, so what a killed run has written c
 from __future__ import annotations
 
 import json
+import mmap
 from pathlib import Path
 from typing import BinaryIO
 
@@ -114,6 +115,13 @@ class Spool:
         """Close the files; they stay."""
         for file in self._files.values():
             file.close()
+
+
+def release(mapped: np.ndarray) -> None:
+    """Give back the memory of what was read of a mapped file; it stays in the system's cache."""
+    mapping = getattr(mapped, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _band_keys(signatures: np.ndarray) -> np.ndarray:
