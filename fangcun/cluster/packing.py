@@ -19,7 +19,7 @@ from fangcun.config.cluster import ClusterConfig
 from fangcun.config.schema import TokensConfig
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens.format import SPLITS, explain_write_errors
-from fangcun.tokens.pack import tokens_manifest, work_folder
+from fangcun.tokens.pack import planned_manifest, work_folder
 from fangcun.tokens.windows import Window, cut_windows, encode_window, join_windows, read_window
 
 _PLAN = "plan.json"
@@ -88,7 +88,7 @@ def pack_by_tasks(
     """
     out = Path(out)
     source = read_manifest(Path(corpus), "corpus")
-    manifest = tokens_manifest(source, Tokenizer.load(tokenizer_folder), tokenizer_folder, config)
+    manifest = planned_manifest(source, Tokenizer.load(tokenizer_folder), tokenizer_folder, config)
     total_bytes = sum(source.counts[split]["bytes"] for split in SPLITS)
     windows = cut_windows(source, max(1, -(-total_bytes // count_tasks(cluster, total_bytes))))
     plan = Plan(

@@ -101,7 +101,7 @@ def pack(
 
     source = read_manifest(Path(corpus), "corpus")
     tokenizer = Tokenizer.load(tokenizer_folder)
-    manifest = tokens_manifest(source, tokenizer, tokenizer_folder, config)
+    manifest = planned_manifest(source, tokenizer, tokenizer_folder, config)
     dtype = manifest.settings["dtype"]
     total_bytes = sum(source.counts[split]["bytes"] for split in SPLITS)
     sample = (document.text for split in SPLITS for document in iter_split(Path(corpus), split))
@@ -127,7 +127,7 @@ def pack(
     return manifest
 
 
-def tokens_manifest(source: Manifest, tokenizer: Tokenizer, tokenizer_folder: Path, config: TokensConfig) -> Manifest:
+def planned_manifest(source: Manifest, tokenizer: Tokenizer, tokenizer_folder: Path, config: TokensConfig) -> Manifest:
     """The manifest of the tokens that `pack` makes of the corpus with the manifest `source`, but for the counts."""
     tokenizer_fp = artifact_fingerprint(tokenizer_folder, tokenizer)
     return Manifest(
