@@ -25,11 +25,12 @@ from fangcun.artifacts.folder import (
     write_text_atomic,
 )
 from fangcun.artifacts.lock import RunLock
-from fangcun.artifacts.stale import remove_stale
+from fangcun.artifacts.stale import TASKS_MARK, refuse_work_of_tasks, remove_stale
 from fangcun.artifacts.timings import TIMINGS, Estimate, Progress, Timings, Work
 
 __all__ = [
     "MANIFEST",
+    "TASKS_MARK",
     "TIMINGS",
     "Estimate",
     "Manifest",
@@ -52,6 +53,7 @@ __all__ = [
     "previous_of",
     "put_back",
     "read_manifest",
+    "refuse_work_of_tasks",
     "remove_stale",
     "replace_artifact",
     "sync_file",

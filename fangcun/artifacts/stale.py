@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
 
 from fangcun.artifacts.folder import discard, keep_aside
+from fangcun.errors import FangcunError
 
 _IN_RUN = re.compile(
     r"(corpus|tokenizer|tokens)\.tmp-(old-)?\d+|(recipe\.yaml|timings\.json|[^/]+\.jsonl)\.tmp-\d+|writer\.lock\.\d+"
@@ -36,3 +38,20 @@ def remove_stale(folder: Path) -> list[Path]:
             discard(path)
             removed.append(path)
     return removed
+
+
+TASKS_MARK = "tasks"
+"""Key in the `state.json` of a folder NAME.work that tasks of an executor write (fangcun/cluster)."""
+
+
+def refuse_work_of_tasks(work: Path) -> None:
+    """Raise FangcunError where tasks have left unfinished work: a single process would throw it away."""
+    try:
+        state = json.loads((work / "state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if TASKS_MARK in state:
+        raise FangcunError(
+            f"{work} holds what tasks of an executor have done, which a single process cannot go on with. Give the same "
+            "--cluster.executor again, or remove the folder to begin anew without."
+        )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import discard, write_text_atomic
+from fangcun.artifacts import TASKS_MARK, discard, write_text_atomic
 from fangcun.corpus.files import STATE_FILE
 
 _ABOUT = "about.json"
@@ -30,7 +30,7 @@ class Final:
 
     def claim(self, tell: Callable[[str], None]) -> None:
         """Make the work folder, or go on with it. What other settings, or a single process, left in it goes."""
-        state, mark = self.work / STATE_FILE, json.dumps({"tasks": self.fingerprint}) + "\n"
+        state, mark = self.work / STATE_FILE, json.dumps({TASKS_MARK: self.fingerprint}) + "\n"
         if not state.is_file() or state.read_text(encoding="utf-8") != mark:
             if state.is_file():
                 tell(f"{self.work} is begun anew: what lay there was of other text, settings or numbers of tasks")

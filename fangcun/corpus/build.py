@@ -10,7 +10,14 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import Manifest, describe_inputs, discard, fingerprint, write_artifact
+from fangcun.artifacts import (
+    Manifest,
+    describe_inputs,
+    discard,
+    fingerprint,
+    refuse_work_of_tasks,
+    write_artifact,
+)
 from fangcun.config.cleaning import DedupConfig, Rules
 from fangcun.config.schema import CorpusConfig
 from fangcun.config.sources import SourceConfig
@@ -84,6 +91,7 @@ def build_corpus(
     `progress(done_bytes, total_bytes)` counts bytes of the input files. Raises FangcunError.
     """
     out = Path(out)
+    refuse_work_of_tasks(work_folder(out))
     sources = corpus_sources(config, rules)
     print_of_all, inputs = _fingerprint(sources, config, known_inputs, rules)
     manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fangcun.artifacts import MANIFEST, Manifest, fingerprint, read_manifest, write_artifact
+from fangcun.artifacts import MANIFEST, Manifest, fingerprint, read_manifest, refuse_work_of_tasks, write_artifact
 from fangcun.config.schema import TokensConfig
 from fangcun.errors import FangcunError
 from fangcun.processes import available_cores, ordered_map, threaded_map
@@ -99,6 +99,7 @@ def pack(
     from fangcun.tokenizer import Tokenizer
     from fangcun.tokenizer.bulk import choose_encoder
 
+    refuse_work_of_tasks(work_folder(Path(out)))
     source = read_manifest(Path(corpus), "corpus")
     tokenizer = Tokenizer.load(tokenizer_folder)
     manifest = planned_manifest(source, tokenizer, tokenizer_folder, config)

@@ -6,8 +6,10 @@ import gzip
 import json
 import random
 from pathlib import Path
+from types import ModuleType
 
 import orjson
+import pytest
 import zstandard
 
 from fangcun.config import CleanConfig, CorpusConfig, DedupConfig, FilterConfig, Rules, SourceConfig
@@ -63,6 +65,12 @@ def content(folder: Path) -> dict[str, bytes]:
 def manifest_of(folder: Path) -> dict:
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return {name: value for name, value in manifest.items() if name != "inputs"}
+
+
+def without_executor(patch: pytest.MonkeyPatch, module: ModuleType) -> None:
+    """Let the stage in `module` do its tasks in this process, where no executor is installed."""
+    patch.setattr(module, "run_job", in_this_process)
+    patch.setattr(module, "check_executor", lambda job: None)
 
 
 def in_this_process(job, done, *, progress=None, say=print) -> None:

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from cluster_inputs import RULES, content, in_this_process, inputs, manifest_of
+from cluster_inputs import RULES, content, inputs, manifest_of, without_executor
 
 from fangcun.cluster import corpus as cluster_corpus
 from fangcun.cluster import corpus_tasks, final
@@ -42,7 +42,7 @@ def test_tasks_make_the_same_files_however_many_there_are(
 ) -> None:
     config = inputs(tmp_path / "in")
     build_alone(config, tmp_path / "alone", RULES)
-    monkeypatch.setattr(cluster_corpus, "run_job", in_this_process)
+    without_executor(monkeypatch, cluster_corpus)
     shares = cut(corpus_sources(config, RULES), ClusterConfig(tasks=tasks))
     assert tasks // 2 <= len(shares) <= 2 * tasks
     assert any(part.window for share in shares for part in share.parts.values()) == (tasks > 2)
@@ -61,7 +61,7 @@ def test_without_comparing_documents_it_is_the_same_too(
     config = inputs(tmp_path / "in")
     config.val_split = "hash"
     build_alone(config, tmp_path / "alone")
-    monkeypatch.setattr(cluster_corpus, "run_job", in_this_process)
+    without_executor(monkeypatch, cluster_corpus)
     build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", 6))
     assert content(tmp_path / "corpus") == content(tmp_path / "alone")
 
@@ -83,9 +83,11 @@ def test_too_much_that_is_broken_fails_at_the_end_and_can_be_allowed_without_rea
 ) -> None:
     config = inputs(tmp_path / "in")
     config.max_broken_share = 0.001
-    monkeypatch.setattr(cluster_corpus, "run_job", in_this_process)
+    without_executor(monkeypatch, cluster_corpus)
     with pytest.raises(FangcunError, match="max_broken_share"):
         build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", 4), RULES)
+    with pytest.raises(FangcunError, match="a single process cannot go on with"):
+        build_alone(config, tmp_path / "corpus", RULES)
     calls: list[int] = []
     monkeypatch.setattr(corpus_tasks, "read", lambda settings, task: calls.append(task))
     config.max_broken_share = 0.5
@@ -153,6 +155,7 @@ def test_a_task_killed_anywhere_goes_on_and_the_files_are_the_same(
     def dies_at(whole, calls):
         return lambda *args, **more: os._exit(9) if next(calls) == call else whole(*args, **more)
 
+    without_executor(monkeypatch, cluster_corpus)
     monkeypatch.setattr(cluster_corpus, "run_job", each_killed_once)
     build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", 3), RULES)
     assert content(tmp_path / "corpus") == content(tmp_path / "alone")

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from cluster_inputs import content, in_this_process, manifest_of
+from cluster_inputs import content, manifest_of, without_executor
 from tiny import fangcun, story, tiny_flags
 
 from fangcun.artifacts import read_manifest
@@ -49,7 +49,7 @@ def test_tasks_make_the_same_files_however_many_there_are(
     corpus, tokenizer = made
     config = TokensConfig(shard_tokens=shard_tokens, workers=1)
     alone = pack(corpus, tokenizer, tmp_path / "alone", config)
-    monkeypatch.setattr(packing, "run_job", in_this_process)
+    without_executor(monkeypatch, packing)
     pack_by_tasks(corpus, tokenizer, tmp_path / "tokens", config, ClusterConfig("local", tasks))
     assert content(tmp_path / "tokens") == content(tmp_path / "alone")
     assert manifest_of(tmp_path / "tokens") == manifest_of(tmp_path / "alone")
