@@ -19,8 +19,8 @@ from fangcun.errors import ConfigError, FangcunError
 Progress = Callable[[int, int], None]
 """Called with the bytes worked on and their total."""
 
-_POLL_SECONDS = 0.2
-_SLURM_POLL_SECONDS = 5.0
+_POLL_SECONDS, _MOST_POLL_SECONDS = 0.2, 5.0
+_SLURM_POLL_SECONDS = 30.0
 _FILE_SYSTEM_SECONDS = 15.0
 """How long a mark made on another machine may take to be seen here."""
 _QUEUE_SECONDS = 60
@@ -132,7 +132,7 @@ def _follow_process(job: Job, progress: Progress | None) -> None:
         while process.poll() is None:
             _show(job, progress)
             # Long jobs are looked at less often: each look lists folders, maybe over a network.
-            time.sleep(min(_SLURM_POLL_SECONDS, _POLL_SECONDS + (time.monotonic() - started) / 60))
+            time.sleep(min(_MOST_POLL_SECONDS, _POLL_SECONDS + (time.monotonic() - started) / 60))
     finally:
         _end_group(process)
     if process.returncode not in (0, INCOMPLETE):
@@ -165,8 +165,8 @@ def _follow_slurm(job: Job, progress: Progress | None, say: Callable[[str], None
             raise FangcunError(_last_words(job, code == REFUSED))
         numbers = file.read_text(encoding="utf-8").split()
         say(f"submitted {_named(numbers)}; status: squeue --jobs {','.join(numbers)}")
+    started, gone_since = time.monotonic(), None
     try:
-        gone_since: float | None = None
         while _missing(job):
             _show(job, progress)
             if alive_jobs(file):
@@ -175,7 +175,8 @@ def _follow_slurm(job: Job, progress: Progress | None, say: Callable[[str], None
                 gone_since = gone_since or time.monotonic()
                 if time.monotonic() - gone_since > _FILE_SYSTEM_SECONDS:
                     break
-            time.sleep(_SLURM_POLL_SECONDS if gone_since is None else 1)
+            # Long jobs are looked at less often: the queue answers to all users.
+            time.sleep(min(_SLURM_POLL_SECONDS, 2 + (time.monotonic() - started) / 60) if gone_since is None else 1)
     except BaseException:
         say(
             f"{_named(numbers)} go on without this command: the same command again waits for them. "
@@ -187,20 +188,18 @@ def _follow_slurm(job: Job, progress: Progress | None, say: Callable[[str], None
 def alive_jobs(file: Path) -> list[str]:
     """Those of the jobs listed in `file` that wait or run. Where squeue does not answer, all: nothing is submitted twice."""
     numbers = file.read_text(encoding="utf-8").split() if file.is_file() else []
-    alive = []
-    for number in numbers:
-        try:
-            asked = subprocess.run(
-                ["squeue", "--noheader", "--jobs", number, "--format", "%T"],
-                capture_output=True, encoding="utf-8", errors="replace", timeout=_QUEUE_SECONDS, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            alive.append(number)
-            continue
-        forgotten = asked.returncode != 0 and "Invalid job id" in asked.stderr
-        if asked.stdout.strip() or (asked.returncode and not forgotten):
-            alive.append(number)
-    return alive
+    if not numbers:
+        return []
+    try:
+        asked = subprocess.run(
+            ["squeue", "--noheader", "--jobs", ",".join(numbers), "--format", "%F"],  # the number of a whole array
+            capture_output=True, encoding="utf-8", errors="replace", timeout=_QUEUE_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return numbers
+    if asked.returncode and "Invalid job id" not in asked.stderr:
+        return numbers
+    return [number for number in numbers if number in asked.stdout.split()]
 
 
 def describe_failure(job: Job) -> str:

@@ -64,6 +64,21 @@ def test_a_failed_task_is_named_and_what_waits_for_it_is_gone(slurm: LocalSlurm,
     assert "phase read that are not done: 1 of 3" in done.stderr and "does not unpack" in done.stderr
     assert f"(log: {tmp_path}/run/cluster/corpus/read/logs/task_00001.log)" in done.stderr
     assert slurm.ask("squeue", "--noheader").strip() == ""
+    marks = tmp_path / "run" / "cluster" / "corpus" / "read" / "completions"
+    assert sorted(mark.name for mark in marks.iterdir()) == ["00000", "00002"]
+
+
+def test_after_a_failure_the_same_command_runs_the_missing_tasks_only(
+    slurm: LocalSlurm, tmp_path: Path, text: Path
+) -> None:
+    run = tmp_path / "run"
+    limited = flags(text, run, "--corpus.max_broken_share", "0.0001")
+    broken = gzip.decompress((text / "2.txt.gz").read_bytes()) + b"\xff" * 200
+    (text / "2.txt.gz").write_bytes(gzip.compress(broken, mtime=0))
+    first = fangcun("corpus", "demo", *limited, env=slurm.environment)
+    assert first.returncode == 1 and "phase decide that are not done: 1 of 1. Task 0: The corpus has" in first.stderr
+    again = fangcun("corpus", "demo", *flags(text, run, "--corpus.max_broken_share", "0.5"), env=slurm.environment)
+    assert again.returncode == 0 and "11 tasks by slurm, 3 of them done before" in again.stdout, again.stderr
 
 
 def test_what_sbatch_refuses_is_one_sentence(slurm: LocalSlurm, tmp_path: Path, text: Path) -> None:
