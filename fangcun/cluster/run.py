@@ -86,7 +86,7 @@ def _check_surroundings(job: Job) -> None:
         )
     needed = ["datatrove", *(["ray"] if executor == "ray" else [])]
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        extra = "cluster,ray" if "ray" in missing else "cluster"
+        extra = "ray" if executor == "ray" else "cluster"
         raise FangcunError(
             f"cluster.executor {executor} needs {' and '.join(missing)}: pip install 'fangcun[{extra}]', or leave it out."
         )

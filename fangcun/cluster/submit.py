@@ -54,13 +54,13 @@ def submit_to_slurm(job: Job) -> None:
     from fangcun.cluster.executors import Slurm, slurm_executor
 
     before: Slurm | None = None
-    chain = []
+    chain: list[Slurm] = []
     for phase in job.phases:
-        before = slurm_executor(job, phase, before)
-        chain.append(before)
+        if len(phase.completed(job.folder)) < phase.tasks:  # what is done would break the chain
+            before = slurm_executor(job, phase, before)
+            chain.append(before)
     chain[-1].run()  # launches what it depends on first
-    numbers = [str(executor.job_id) for executor in chain if executor.job_id not in (None, -1)]
-    write_text_atomic(job.folder / SLURM_JOBS, "\n".join(numbers) + "\n")
+    write_text_atomic(job.folder / SLURM_JOBS, "".join(f"{executor.job_id}\n" for executor in chain))
 
 
 @contextlib.contextmanager

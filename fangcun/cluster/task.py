@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def run_task(job: Job, phase: Phase, task: int, log: Callable[[str], None]) -> N
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None
+    threading.Thread(target=_end_with_executor, args=(process, os.getppid()), daemon=True).start()
     try:
         for line in process.stdout:
             log(line.decode(errors="replace").rstrip())
@@ -47,6 +49,15 @@ def run_task(job: Job, phase: Phase, task: int, log: Callable[[str], None]) -> N
         killed = ", which is how the system ends a process when memory is short" if code == -signal.SIGKILL else ""
         _write(file, f"its process ended with {how}{killed}.")
     raise TaskError(file.read_text(encoding="utf-8").strip())
+
+
+def _end_with_executor(process: subprocess.Popen[bytes], parent: int) -> None:
+    """An executor that is gone may have the task done again: two at once would write into one folder."""
+    while process.poll() is None:
+        if os.getppid() != parent:
+            process.kill()
+            os._exit(1)
+        time.sleep(1)
 
 
 def main(folder: Path, name: str, task: int) -> int:
