@@ -141,6 +141,8 @@ def _follow_process(job: Job, progress: Progress | None) -> None:
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End the executor's process and all that it started."""
+    if os.name == "nt":  # where nothing is started
+        return
     if process.stdin is not None:
         process.stdin.close()
     for number in (signal.SIGTERM, signal.SIGKILL):

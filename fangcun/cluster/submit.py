@@ -91,7 +91,8 @@ def _end_with_parent() -> None:
     """When the starting process is gone, end this one and all that it started: they are one process group."""
     while os.read(0, 1):  # not sys.stdin: a forked process closes it, and would wait for its lock
         pass
-    os.killpg(0, signal.SIGTERM)
+    if os.name != "nt":
+        os.killpg(0, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def run_task(job: Job, phase: Phase, task: int, log: Callable[[str], None]) -> N
         return
     if not file.is_file():
         how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
-        killed = ", which is how the system ends a process when memory is short" if code == -signal.SIGKILL else ""
+        killed = ", which is how the system ends a process when memory is short" if code == -9 else ""
         _write(file, f"its process ended with {how}{killed}.")
     raise TaskError(file.read_text(encoding="utf-8").strip())
 
