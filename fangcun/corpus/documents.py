@@ -6,6 +6,9 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import orjson
 
 from fangcun.errors import ConfigError
 
@@ -24,10 +27,47 @@ class Document:
     id: str
     """First 16 hexadecimal digits of the text's sha256: the same text has the same id anywhere."""
 
+    @property
+    def characters(self) -> int:
+        """Of the text."""
+        return len(self.text)
 
-def document_id(text: str) -> str:
-    """16 hexadecimal digits of the sha256 of the UTF-8 text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def packed(self) -> tuple[bytes, int]:
+        """A line of JSON, and the UTF-8 bytes of the text."""
+        return packed_line(self.text, self.source, self.id), len(self.text.encode())
+
+
+class PackedDocument(Document):
+    """A document as it lies on disk: what is only passed on is not unpacked."""
+
+    def __init__(self, line: bytes, id: str, characters: int, size_bytes: int) -> None:
+        self.id, self._line, self._characters, self._size_bytes = id, line, characters, size_bytes
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("text", "source"):
+            raise AttributeError(name)
+        record = orjson.loads(self._line)
+        self.text, self.source = record["text"], record["source"]
+        return record[name]
+
+    @property
+    def characters(self) -> int:
+        """Of the text."""
+        return self._characters
+
+    def packed(self) -> tuple[bytes, int]:
+        """A line of JSON, and the UTF-8 bytes of the text."""
+        return self._line, self._size_bytes
+
+
+def document_id(text: str | bytes) -> str:
+    """16 hexadecimal digits of the sha256 of the text, in UTF-8."""
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()[:16]
+
+
+def packed_line(text: str, source: str, id: str) -> bytes:
+    """A document as a line of JSON."""
+    return orjson.dumps({"text": text, "source": source, "id": id}, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def split_lines(blocks: Iterable[str]) -> Iterator[str]:

@@ -74,7 +74,7 @@ class Written:
         """Count one document."""
         counts = self.sources.setdefault(split, {}).setdefault(source, {"documents": 0, "characters": 0, "bytes": 0})
         counts["documents"] += 1
-        counts["characters"] += len(document.text)
+        counts["characters"] += document.characters
         counts["bytes"] += size_bytes
 
 

@@ -42,6 +42,8 @@ class Outcome:
     """(rule, why) where it was left out."""
     id: str = ""
     """Empty where it does not stay."""
+    size_bytes: int = 0
+    """Of the text in UTF-8, where it stays."""
     taken: dict[str, list[str]] = field(default_factory=dict)
     masked: int = 0
     mojibake: str | None = None
@@ -101,8 +103,9 @@ class Worker:
         dropped = rules.reason(cleaned.text) if cleaned.text else None
         if cleaned.text and not dropped and self.references is not None:
             dropped = contamination(self.references, cleaned.text)
-        identity = document_id(cleaned.text) if cleaned.text and not dropped else ""
-        return Outcome(cleaned.text, dropped, identity, cleaned.taken, cleaned.masked, cleaned.mojibake)
+        data = cleaned.text.encode() if not dropped else b""
+        identity = document_id(data) if data else ""
+        return Outcome(cleaned.text, dropped, identity, len(data), cleaned.taken, cleaned.masked, cleaned.mojibake)
 
 
 def contamination(references: References, text: str, rule: str = "references") -> tuple[str, str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,19 +48,15 @@ class ShardWriter:
 
     def write(self, document: Document) -> int:
         """Append one document; returns the UTF-8 bytes of its text."""
-        size_bytes = len(document.text.encode())
+        line, size_bytes = document.packed()
         if self.shard_bytes is not None and self._in_shard and self._in_shard + size_bytes > self.shard_bytes:
             self._close()
             self._open()
         assert self._writer is not None
-        self._writer.write(
-            orjson.dumps(
-                {"text": document.text, "source": document.source, "id": document.id}, option=orjson.OPT_APPEND_NEWLINE
-            )
-        )
+        self._writer.write(line)
         self._in_shard += size_bytes
         self.documents += 1
-        self.characters += len(document.text)
+        self.characters += document.characters
         self.bytes += size_bytes
         return size_bytes
 
@@ -86,18 +83,35 @@ class ShardWriter:
 def read_shards(paths: list[Path]) -> Iterator[Document]:
     """Documents of shards in order, one held at a time."""
     for path in paths:
-        try:
-            with (
-                open(path, "rb") as file,
-                zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as unpacked,
-            ):
-                for line in io.BufferedReader(unpacked, 1 << 20):
-                    record = orjson.loads(line)
-                    yield Document(record["text"], record["source"], record["id"])
-        except (zstandard.ZstdError, ValueError, KeyError) as error:
-            raise FangcunError(
-                f"{path} is damaged ({error}). Remove the folder {path.parent} to have the corpus made anew."
-            ) from error
+        with _damage_is_named(path):
+            for line in _lines(path):
+                record = orjson.loads(line)
+                yield Document(record["text"], record["source"], record["id"])
+
+
+def read_lines(paths: list[Path]) -> Iterator[bytes]:
+    """Documents of shards in order, as lines of JSON."""
+    for path in paths:
+        with _damage_is_named(path):
+            yield from _lines(path)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with (
+        open(path, "rb") as file,
+        zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as unpacked,
+    ):
+        yield from io.BufferedReader(unpacked, 1 << 20)
+
+
+@contextlib.contextmanager
+def _damage_is_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (zstandard.ZstdError, ValueError, KeyError) as error:
+        raise FangcunError(
+            f"{path} is damaged ({error}). Remove the folder {path.parent} to have the corpus made anew."
+        ) from error
 
 
 def iter_split(corpus: Path, split: str) -> Iterator[Document]:

@@ -51,7 +51,7 @@ def split_by_tail(
     """
     left = int(characters * (1 - share)) - before
     for document in documents:
-        size = len(document.text)
+        size = document.characters
         if size <= left:
             yield "train", document
         elif left <= 0:

@@ -14,6 +14,7 @@ on from there: what lies behind is cut off, what was read before is passed over.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,12 +26,12 @@ import zstandard
 
 from fangcun.artifacts import discard, sync_file, write_text_atomic
 from fangcun.corpus.dedup import Duplicates, Folding, ParagraphCounter
-from fangcun.corpus.documents import Document
+from fangcun.corpus.documents import Document, PackedDocument, packed_line
 from fangcun.corpus.drops import Drops
 from fangcun.corpus.files import STATE_FILE
 from fangcun.corpus.process import Batch, Skip, Worker, account
 from fangcun.corpus.report import ReadReport
-from fangcun.corpus.shards import ShardWriter, read_shards
+from fangcun.corpus.shards import ShardWriter, read_lines, read_shards
 from fangcun.corpus.sources import Source
 from fangcun.errors import FangcunError
 
@@ -123,11 +124,12 @@ class Work:
             ).__enter__()
         ids = []
         for place, outcome in batch.kept():
-            document = Document(outcome.text, place, outcome.id)
-            size_bytes = self._writer.write(document)
+            characters, size_bytes = len(outcome.text), outcome.size_bytes
+            line = packed_line(outcome.text, place, outcome.id)
+            self._writer.write(PackedDocument(line, outcome.id, characters, size_bytes))
             ids.append(outcome.id)
             self._places.append(place.encode())
-            self._fresh.append((int(outcome.id, 16), len(outcome.text), size_bytes, batch.source))
+            self._fresh.append((int(outcome.id, 16), characters, size_bytes, batch.source))
         self.documents += len(ids)
         if self.duplicates is not None and batch.sketches is not None:
             self.duplicates.add(batch.sketches, ids)
@@ -227,8 +229,15 @@ def read_state(folder: Path, fingerprint: str) -> dict[str, Any]:
 
 
 def stored(folder: Path, parts: int) -> Iterator[Document]:
-    """The documents of the first `parts` parts in a folder, in order."""
-    return read_shards([folder / f"part-{part:05d}.jsonl.zst" for part in range(parts)])
+    """The documents of a first pass in `folder`, in order."""
+    lines = read_lines([folder / f"part-{part:05d}.jsonl.zst" for part in range(parts)])
+    with open(folder / "numbers.bin", "rb") as file:
+        while len(some := np.fromfile(file, NUMBERS, _AGAIN)):
+            columns = (some[name].tolist() for name in ("id", "characters", "bytes"))
+            for line, identity, characters, size_bytes in zip(
+                itertools.islice(lines, len(some)), *columns, strict=True
+            ):
+                yield PackedDocument(line, f"{identity:016x}", characters, size_bytes)
 
 
 def places(folder: Path, parts: int) -> Iterator[str]:
