@@ -16,7 +16,7 @@ from fangcun.cluster.corpus import Plan, build_corpus_by_tasks
 from fangcun.cluster.parts import cut
 from fangcun.config.cluster import ClusterConfig
 from fangcun.corpus import build_corpus as build_alone
-from fangcun.corpus import corpus_fingerprint, shards, streams, work, works
+from fangcun.corpus import corpus_fingerprint, encoding, shards, streams, work, works
 from fangcun.corpus.build import work_folder
 from fangcun.corpus.dedup import spool
 from fangcun.corpus.sources import corpus_sources
@@ -26,6 +26,8 @@ from fangcun.errors import FangcunError
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks so small that each holds a few documents of these."""
+    monkeypatch.setattr(encoding, "PROBE_BYTES", 700)
+    monkeypatch.setattr(encoding, "_HEAD_BYTES", 400)
     monkeypatch.setattr(streams, "_BLOCK_BYTES", 600)
     monkeypatch.setattr(streams, "_PACKED_BLOCK_BYTES", 200)
     monkeypatch.setattr(work, "PART_CHARACTERS", 1500)
@@ -34,6 +36,16 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool, "BLOCK_DOCUMENTS", 16)
     sizes = {name: size // 4096 * 16 for name, size in spool._BLOCK_BYTES.items()}
     monkeypatch.setattr(spool, "_BLOCK_BYTES", sizes)
+
+
+def counting(whole, counts: list[int]):
+    """`whole`, which also keeps how many documents a first pass has."""
+
+    def mark(folder: Path, fingerprint: str) -> None:
+        counts.append((folder / "numbers.bin").stat().st_size)
+        whole(folder, fingerprint)
+
+    return mark
 
 
 @pytest.mark.parametrize("tasks", [1, 2, 5, 9, 40])
@@ -46,7 +58,10 @@ def test_tasks_make_the_same_files_however_many_there_are(
     shares = cut(corpus_sources(config, RULES), ClusterConfig(tasks=tasks))
     assert tasks // 2 <= len(shares) <= 2 * tasks
     assert any(part.window for share in shares for part in share.parts.values()) == (tasks > 2)
+    read: list[int] = []
+    monkeypatch.setattr(corpus_tasks, "mark_finished", counting(corpus_tasks.mark_finished, read))
     build_corpus_by_tasks(config, tmp_path / "corpus", ClusterConfig("local", tasks), RULES)
+    assert sum(count > 0 for count in read) > tasks // 3
     assert content(tmp_path / "corpus") == content(tmp_path / "alone")
     assert manifest_of(tmp_path / "corpus") == manifest_of(tmp_path / "alone")
     assert not work_folder(tmp_path / "corpus").exists()
