@@ -90,7 +90,7 @@ class Slurm(SlurmPipelineExecutor):
             directives="\n".join(f"#SBATCH {_quoted(option)}" for option in directives),
             setup=self.env_command or "",
             python=shlex.quote(sys.executable),
-            executor=shlex.quote(self.logging_dir.resolve_paths("executor.pik")),
+            executor=shlex.quote(str(self.logging_dir.resolve_paths("executor.pik"))),
         )
 
 
@@ -112,9 +112,13 @@ def slurm_executor(job: Job, phase: Phase, depends: Slurm | None) -> Slurm:
     """The executor of a phase under Slurm. It waits for all tasks of `depends`."""
     config = job.config
     name = f"fangcun-{job.title}-{phase.name}"
+    # Null leaves the cluster's own choice, and a part of a GB is one too (Slurm above): datatrove's types know neither.
+    limits: dict[str, Any] = {
+        "partition": config.partition, "qos": config.qos, "mem_per_cpu_gb": config.memory_gb or 0,
+    }  # fmt: skip
     return Slurm(
-        [TaskStep(job, phase)], phase.tasks, config.time, config.partition, job_name=name, qos=config.qos,
-        mem_per_cpu_gb=config.memory_gb or 0, workers=config.workers or -1, env_command="\n".join(config.setup),
+        [TaskStep(job, phase)], phase.tasks, config.time, job_name=name, **limits,
+        workers=config.workers or -1, env_command="\n".join(config.setup),
         sbatch_args=sbatch_options(config), depends=depends, logging_dir=str(phase.folder(job.folder)),
         slurm_logs_folder=str(phase.folder(job.folder) / "slurm"),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fangcun.config.cleaning import CleanConfig, DedupConfig, FilterConfig, Rules
     from fangcun.config.cluster import ClusterConfig
+    from fangcun.config.corpus import MixConfig, SourceConfig
     from fangcun.config.dump import dump_recipe
     from fangcun.config.inputs import check_inputs
     from fangcun.config.keys import field_docs
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
         TrackingConfig,
         TrainConfig,
     )
-    from fangcun.config.sources import MixConfig, SourceConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -77,9 +77,9 @@ _HOMES = {
     "DedupConfig": "cleaning",
     "FilterConfig": "cleaning",
     "ImportReport": "report",
-    "MixConfig": "sources",
+    "MixConfig": "corpus",
     "Rules": "cleaning",
-    "SourceConfig": "sources",
+    "SourceConfig": "corpus",
     "LoadedRecipe": "loader",
     "ModelConfig": "model",
     "check_inputs": "inputs",

@@ -6,9 +6,9 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
+from fangcun.config.corpus import MixConfig, SourceConfig
 from fangcun.config.findings import Findings
 from fangcun.config.schema import CorpusConfig, Recipe
-from fangcun.config.sources import MixConfig, SourceConfig
 from fangcun.errors import did_you_mean
 
 _NAME = re.compile(r"[\w][\w.-]{0,40}")

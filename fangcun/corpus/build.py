@@ -19,8 +19,8 @@ from fangcun.artifacts import (
     write_artifact,
 )
 from fangcun.config.cleaning import DedupConfig, Rules
+from fangcun.config.corpus import SourceConfig
 from fangcun.config.schema import CorpusConfig
-from fangcun.config.sources import SourceConfig
 from fangcun.corpus.dedup import Folding, References
 from fangcun.corpus.drops import Drops
 from fangcun.corpus.finish import Finisher, Written, check_split, cut_slices, decide, split_settings, write_splits
