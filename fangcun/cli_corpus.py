@@ -17,10 +17,15 @@ _REPORT_USAGE = "fangcun corpus report RUN [--json FILE] [--html FILE]"
 def show(tokens: Sequence[str]) -> int:
     """Print the rules and what each left out; with `--dropped RULE`, samples of it."""
     run, options = _read(tokens, {"dropped": "", "count": "10"}, _USAGE)
-    if not options["count"].isdigit() or not int(options["count"]):
+    if not options["count"].isdecimal() or not int(options["count"]):
         raise ConfigError(f"--count: expected a whole number above 0, got '{options['count']}'.")
     folder = find_corpus(run)
-    rules = json.loads((folder / "drops.json").read_text(encoding="utf-8")).get("rules", {})
+    try:
+        rules = json.loads((folder / "drops.json").read_text(encoding="utf-8")).get("rules", {})
+    except (ValueError, AttributeError) as error:
+        raise FangcunError(
+            f"{folder / 'drops.json'} is damaged ({error}). Remove {folder} to have the corpus made anew."
+        ) from error
     if not options["dropped"]:
         _print_rules(rules)
         return 0

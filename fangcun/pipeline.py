@@ -250,7 +250,7 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
         return os.path.abspath(path) if isinstance(path, str) else None  # noqa: PTH100  (keeps links and globs as they are)
 
     def all_absolute(paths: list[str] | None) -> list[str] | None:
-        return paths and [os.path.abspath(path) for path in paths]  # noqa: PTH100
+        return paths and [os.path.abspath(os.path.expanduser(path)) for path in paths]  # noqa: PTH100, PTH111
 
     corpus, sources = recipe.corpus, recipe.corpus.sources
     if sources is not None:

@@ -131,7 +131,7 @@ def finish(settings: dict[str, Any], task: int = 0) -> None:
             _add(splits[split], about["splits"][split])
             for source, counts in about["written"][split].items():
                 _add(written.sources[split].setdefault(source, dict.fromkeys(counts, 0)), counts)
-    check_split(splits["train"]["documents"], splits["val"]["documents"], decided)
+    check_split(splits["train"]["documents"], splits["val"]["documents"], decided, works.drops.documents("held_out"))
     with plan.final.written() as (folder, about):
         about["settings"] = split_settings(decided, plan.sources)
         about["counts"] = write_report(folder, plan.config, plan.sources, works.report, works.drops, splits, written)

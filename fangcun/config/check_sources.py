@@ -27,7 +27,20 @@ def find_source_mistakes(found: Findings, recipe: Recipe) -> None:
     if sources is not None:
         for name, source in sources.items():
             _source(found, recipe.corpus, name, source)
+        _unread(found, recipe)
     _mix(found, recipe.mix, None if sources is None else list(sources), recipe.tokens.path is not None)
+
+
+def _unread(found: Findings, recipe: Recipe) -> None:
+    """Settings of clean and filter that every source says otherwise."""
+    sources = (recipe.corpus.sources or {}).values()
+    for section in ("clean", "filter"):
+        own = [getattr(source, section) for source in sources]
+        if any(each is None for each in own):
+            continue
+        for leaf, value in vars(getattr(recipe, section)).items():
+            if all(getattr(each, leaf) != value for each in own):
+                found.idle([f"{section}.{leaf}"], "corpus.sources", "all of corpus.sources say otherwise.")
 
 
 def _source(found: Findings, corpus: CorpusConfig, name: str, source: SourceConfig) -> None:
@@ -57,6 +70,10 @@ def _mix(found: Findings, mix: MixConfig, sources: list[str] | None, packed: boo
     if not all_given:
         return
     if sources is None and not packed:
+        text = next((key for key in ("corpus.paths", "corpus.builtin") if found.by_flag(key)), None)
+        if text is not None:
+            found.idle(all_given, text, "there are no sources to mix.")
+            return
         found.error(all_given, "there are no sources to mix. Name them in corpus.sources, or remove it.")
         return
     if len(given) != 1:

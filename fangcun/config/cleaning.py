@@ -106,7 +106,7 @@ class DedupConfig:
     """Estimated Jaccard similarity from which on two documents are near-duplicates: 1 of 20 characters changed leaves about 0.6 of the runs, 1 of 50 about 0.8."""
 
     paragraph_documents: Several | None = None
-    """Lines that stand in this many documents or more are taken out of all but one of them. Null: lines are not compared."""
+    """Lines that stand in this many documents or more are taken out of all but one of them, which the filters may drop after all. Null: lines are not compared."""
 
     paragraph_characters: PositiveInt = 20
     """Shorter lines are not compared; punctuation and white space do not count."""

@@ -74,6 +74,12 @@ def takes_several(hint: Any) -> bool:
     return get_origin(hint) in (list, tuple, dict)
 
 
+def _takes_list(hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_takes_list(arg) for arg in get_args(hint))
+    return get_origin(hint) in (list, tuple)
+
+
 def takes_sections(hint: Any) -> bool:
     """Whether the type holds sections, which no flag can write."""
     return (isinstance(hint, type) and dataclasses.is_dataclass(hint)) or any(
@@ -99,10 +105,7 @@ def _convert(node: Node, hint: Any) -> Any:
         return origin(_convert(item, item_hint) for item, item_hint in zip(node.items, item_hints, strict=True))
     if origin is dict:
         entries = _entries(node)
-        return {
-            _convert(Scalar(name), args[0]): _inner(value, args[1], name, entries)
-            for name, value in entries.entries.items()
-        }
+        return _dict(entries, *args)
     if dataclasses.is_dataclass(hint):
         return _section(node, hint)
     if not isinstance(node, Scalar):
@@ -112,6 +115,16 @@ def _convert(node: Node, hint: Any) -> Any:
             return node.text
         raise MismatchError
     return _scalar(node, hint)
+
+
+def _dict(entries: Mapping, key_hint: Any, value_hint: Any) -> dict[Any, Any]:
+    result: dict[Any, Any] = {}
+    for name, value in entries.entries.items():
+        key = _inner(Scalar(name, "flag" if key_hint is str else "plain"), key_hint, name, entries)
+        if key in result:
+            raise MismatchError(f"{name}: stands here twice.")
+        result[key] = _inner(value, value_hint, name, entries)
+    return result
 
 
 def _entries(node: Node) -> Mapping:
@@ -195,8 +208,10 @@ def _hint(node: Node, hint: Any) -> str:
     choices = [choice for arg in (hint, *get_args(hint)) if get_origin(arg) is Literal for choice in get_args(arg)]
     if isinstance(node, Scalar) and choices:
         longer = [choice for choice in choices if node.text and choice.startswith(node.text)]
+        if node.text in choices:
+            return f" Write it in brackets: [{node.text}]."
         return f" Did you mean '{longer[0]}'?" if len(longer) == 1 else did_you_mean(node.text, choices)
-    if isinstance(node, Scalar) and takes_several(hint) and node.style != "flag" and not node.is_null:
+    if isinstance(node, Scalar) and _takes_list(hint) and node.style != "flag" and not node.is_null:
         return f" Write it in brackets: [{node.text}]."
     if isinstance(node, Scalar) and node.style == "quoted" and not node.is_null:
         return " Remove the quotes."

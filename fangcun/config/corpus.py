@@ -35,10 +35,10 @@ class SourceConfig:
     """As corpus.encoding."""
 
     clean: CleanConfig | None = None
-    """As the section clean, in its place for this source."""
+    """What is otherwise than the section clean says. This comes before the section, the section before the preset."""
 
     filter: FilterConfig | None = None
-    """As the section filter, in its place for this source."""
+    """What is otherwise than the section filter says, in the same way."""
 
 
 @dataclass
@@ -90,7 +90,7 @@ class MixConfig:
     """How much of each source of corpus.sources training reads. Without it all of them are read as one text, as often as each other."""
 
     weights: dict[str, NonNegativeFloat] | None = None
-    """Share of the training tokens for each source, in any unit: {web: 3, novels: 1}. 0 leaves one out."""
+    """Share of the training tokens for each source, in any unit: {web: 3, novels: 1}. 0 leaves one out. train.epochs then counts all tokens of those that are read."""
 
     tokens: dict[str, NonNegativeInt] | None = None
     """Tokens of each source that one epoch of the mixture reads."""
@@ -99,7 +99,7 @@ class MixConfig:
     """Passes over each source in one epoch of the mixture."""
 
     max_epochs: PositiveFloat | None = None
-    """No source is read more often than this in the whole run; what is over goes to the others, by their weights. Null: no limit."""
+    """No source is read more often than this in the whole run, but for the end of the last step; what is over goes to the others, by their weights. Null: no limit."""
 
     changes: dict[PositiveInt, dict[str, NonNegativeFloat]] | None = None
     """Other weights from a step on: {8000: {web: 1, novels: 1}}. As a flag: 8000:web=1,novels=1."""

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from fangcun.config.check import idle_settings
+from fangcun.config.corpus import SourceConfig
 from fangcun.config.keys import sections
 from fangcun.config.schema import Recipe
 
@@ -33,9 +34,10 @@ _Dumper.add_representer(
 
 
 def _plain(value: Any) -> Any:
-    """Sections within a setting as mappings, of what they say."""
+    """Sections within a setting as mappings. Of a source what it says; a null within a section says something too."""
     if dataclasses.is_dataclass(value):
-        return {name: _plain(inner) for name, inner in vars(value).items() if inner is not None}
+        said = vars(value).items()
+        return {n: _plain(inner) for n, inner in said if inner is not None or not isinstance(value, SourceConfig)}
     return {name: _plain(inner) for name, inner in value.items()} if isinstance(value, dict) else value
 
 

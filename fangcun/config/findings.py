@@ -39,6 +39,10 @@ class Findings:
             return keys[0]
         return origin.place if origin.by_flag else f"{origin.place}: {next(key for key in keys if key in self.origins)}"
 
+    def by_flag(self, key: str) -> bool:
+        """Whether a flag set it."""
+        return key in self.origins and self.origins[key].by_flag
+
     def error(self, keys: Iterable[str], message: str) -> None:
         self.problems.append(f"{self.place(*keys)}: {message}")
 

@@ -41,11 +41,12 @@ def _text(loaded: LoadedRecipe) -> list[str]:
         replaced = " (the data section of the imported file is not used)" if loaded.import_report else ""
         return [f"{loaded.name}: no text to train on{replaced}. Name files, folders or globs with --text PATH."]
     remedy = {"corpus.paths": " Name your text with --text PATH."}
+    remedy |= dict.fromkeys(("corpus.sources", "dedup.references"), " Check the path, or remove it from the recipe.")
     return [
         f"{_place(loaded, key)}: there is no '{path}'.{remedy.get(key, '')}"
         for key, paths in named.items()
         for path in paths
-        if not Path(path).exists() and not glob.has_magic(path)
+        if not Path(path).expanduser().exists() and not glob.has_magic(path)
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fangcun.config.findings import Given
 from fangcun.config.flatten import flatten
-from fangcun.config.yaml_tree import Mapping, Node, Scalar, parse_yaml, read_yaml
+from fangcun.config.yaml_tree import Mapping, Node, Scalar, describe, parse_yaml, read_yaml
 from fangcun.errors import did_you_mean
 
 PRESET_SECTIONS = ("clean", "filter", "dedup")
@@ -39,8 +39,8 @@ def fill_in_presets(nodes: _Nodes) -> list[str]:
         node, origin = nodes["corpus.sources"]
         if isinstance(node, Mapping):
             entries = {
-                name: _without_preset(source, f"{origin.place}: corpus.sources.{name}.preset", below, problems)
-                if isinstance(source, Mapping) and "preset" in source.entries
+                name: _filled_in(source, f"{origin.place}: corpus.sources.{name}.preset", nodes, below, problems)
+                if isinstance(source, Mapping)
                 else source
                 for name, source in node.entries.items()
             }
@@ -50,21 +50,23 @@ def fill_in_presets(nodes: _Nodes) -> list[str]:
     return problems
 
 
-def _without_preset(source: Mapping, label: str, below: _Nodes, problems: list[str]) -> Mapping:
-    """A source with the sections that its preset stands for. Copies are looked for in all sources together: dedup goes to `below`."""
-    preset = _read(source.entries["preset"], label, problems)
+def _filled_in(source: Mapping, label: str, nodes: _Nodes, below: _Nodes, problems: list[str]) -> Mapping:
+    """A source with whole sections: its own words, then the recipe's, then those of a preset.
+
+    Copies are looked for in all sources together: what its preset says of dedup goes to `below`.
+    """
+    preset = _read(source.entries["preset"], label, problems) if "preset" in source.entries else {}
     entries = {name: node for name, node in source.entries.items() if name != "preset"}
-    if not preset:
-        return Mapping(entries, source.lines, source.line)
     for section in ("clean", "filter"):
-        own = entries.get(section, Mapping())
-        if isinstance(own, Mapping):
-            leaves = {key.partition(".")[2]: node for key, (node, _) in preset.items() if key.startswith(f"{section}.")}
-            entries[section] = Mapping(
-                leaves | own.entries, own.lines | dict.fromkeys(leaves.keys() - own.lines.keys(), 0), own.line
-            )
+        own = entries.get(section)
+        of_preset = _leaves(preset, section)
+        if not of_preset and not isinstance(own, Mapping):
+            continue  # as the recipe's
+        own = own if isinstance(own, Mapping) else Mapping()
+        leaves = (of_preset or _leaves(below, section)) | _leaves(nodes, section)
+        entries[section] = Mapping({**leaves, **own.entries}, dict.fromkeys(leaves, source.line) | own.lines, own.line)
     for key, given in preset.items():
-        if key.startswith("dedup."):
+        if key.startswith("dedup.") and key not in nodes:
             other = below.setdefault(key, given)
             if other[0] != given[0] and getattr(other[0], "text", None) != getattr(given[0], "text", None):
                 problems.append(
@@ -73,10 +75,17 @@ def _without_preset(source: Mapping, label: str, below: _Nodes, problems: list[s
     return Mapping(entries, source.lines, source.line)
 
 
+def _leaves(nodes: _Nodes, section: str) -> dict[str, Node]:
+    return {key.partition(".")[2]: node for key, (node, _) in nodes.items() if key.startswith(f"{section}.")}
+
+
 def _read(node: Node, label: str, problems: list[str]) -> _Nodes:
     """The settings of the preset that `node` names."""
+    if not isinstance(node, Scalar):
+        problems.append(f"{label}: expected the name of a preset, or of a YAML file, got {describe(node)}.")
+        return {}
     # As a flag, none is a spelling of null elsewhere; here it is a preset's name.
-    if not isinstance(node, Scalar) or (node.is_null and node.text != "none"):
+    if node.is_null and node.text != "none":
         return {}
     name = node.text
     if name in preset_names():

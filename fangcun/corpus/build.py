@@ -23,6 +23,7 @@ from fangcun.config.corpus import SourceConfig
 from fangcun.config.schema import CorpusConfig
 from fangcun.corpus.dedup import Folding, References
 from fangcun.corpus.drops import Drops
+from fangcun.corpus.files import STATE_FILE
 from fangcun.corpus.finish import Finisher, Written, check_split, cut_slices, decide, split_settings, write_splits
 from fangcun.corpus.process import check_kept, work_batches
 from fangcun.corpus.readers import Progress, read_raw
@@ -30,7 +31,7 @@ from fangcun.corpus.report import ReadReport
 from fangcun.corpus.schemas import questions
 from fangcun.corpus.shards import ShardWriter
 from fangcun.corpus.sources import Source, corpus_sources
-from fangcun.corpus.work import Work
+from fangcun.corpus.work import Work, read_state
 from fangcun.corpus.works import Works
 from fangcun.errors import ConfigError, FangcunError
 
@@ -58,18 +59,18 @@ def corpus_fingerprint(
 def _fingerprint(
     sources: Sequence[Source], config: CorpusConfig, known_inputs: list[dict[str, Any]] | None, rules: Rules | None
 ) -> tuple[str, list[dict[str, Any]]]:
-    named = [(source.names[path], path) for source in sources for path in source.files]
+    named = [([source.names[path]], path) for source in sources for path in source.files]
     references = _reference_source(rules)
     if references is not None:
         with _of_references():
-            named += [(references.names[path], path) for path in references.files]
+            named += [(["references", references.names[path]], path) for path in references.files]
     try:
         inputs = describe_inputs([path.absolute() for _, path in named], known_inputs)
     except OSError as error:
         raise FangcunError(
             f"{error.filename} cannot be read: {error.strerror}. Check the file and its rights."
         ) from error
-    content = [[name, entry["sha256"]] for (name, _), entry in zip(named, inputs, strict=True)]
+    content = [[*name, entry["sha256"]] for (name, _), entry in zip(named, inputs, strict=True)]
     return fingerprint("corpus", RULES_VERSION, corpus_settings(config, rules), content), inputs
 
 
@@ -95,6 +96,9 @@ def build_corpus(
     sources = corpus_sources(config, rules)
     print_of_all, inputs = _fingerprint(sources, config, known_inputs, rules)
     manifest = Manifest("corpus", print_of_all, corpus_settings(config, rules), inputs=inputs)
+    waiting = work_folder(out)
+    if tell is not None and (waiting / STATE_FILE).is_file() and not read_state(waiting, print_of_all):
+        tell(f"begun anew: what waits in {waiting} is of other text or settings")
     with (
         clear_write_errors(out),
         write_artifact(out, manifest) as folder,
@@ -121,7 +125,7 @@ def second_pass(
     with ShardWriter(folder, "train") as train, ShardWriter(folder, "val") as val:
         written = write_splits(finisher, sources, drops, {"train": train, "val": val})
     counts = {"train": train.counts(), "val": val.counts()}
-    check_split(train.documents, val.documents, decided)
+    check_split(train.documents, val.documents, decided, drops.documents("held_out"))
     return split_settings(decided, sources), write_report(
         folder, config, sources, work.report or ReadReport(), drops, counts, written
     )

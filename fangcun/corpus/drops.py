@@ -62,6 +62,10 @@ class Drops:
             count.bytes += len(line.encode())
             self._sample(count, line, {"rule": rule, "reason": "line", "source": source, "characters": len(line)})
 
+    def documents(self, rule: str) -> int:
+        """How many a rule dropped."""
+        return self.rules[rule].documents if rule in self.rules else 0
+
     def as_dict(self) -> dict[str, dict[str, int]]:
         """Rule to documents, lines and bytes, those that took most first."""
         ordered = sorted(self.rules.items(), key=lambda item: (-item[1].bytes, item[0]))

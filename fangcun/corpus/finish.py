@@ -190,9 +190,13 @@ class Finisher:
         return document
 
 
-def check_split(train: int, val: int, decided: Decided) -> None:
+def check_split(train: int, val: int, decided: Decided, held_out: int = 0) -> None:
     """Raise FangcunError where a split has no documents and should have some."""
     total, how = train + val, " and ".join(sorted(set(decided.how)))
+    if not train and held_out:
+        raise FangcunError(
+            f"No text is left to train on: dedup.held_out left out {held_out:,} documents that share text with the validation split. Set dedup.held_out: false, raise dedup.overlap_characters, or add text."
+        )
     if not train:
         raise FangcunError(
             f"No text is left to train on: all {total} documents went to validation (val_split {how}, val_share {decided.share}). Add text, or lower --corpus.val_share."

@@ -172,7 +172,7 @@ def check_kept(config: CorpusConfig, report: ReadReport, drops: Drops, kept: int
             f"{name} {count['documents']:,}" for name, count in drops.as_dict().items() if not count["lines"]
         )
         raise FangcunError(
-            f"The filters dropped all {report.total('documents'):,} documents ({which}). Loosen filter.*, or choose another corpus.preset."
+            f"The filters dropped all {report.total('documents'):,} documents ({which}). Loosen what dropped them (filter.*, corpus.preset, dedup.references)."
         )
 
 

@@ -48,20 +48,27 @@ class Phase:
         )
 
 
-def quotas(shares: Sequence[float], names: Sequence[str]) -> tuple[int, ...]:
+def quotas(shares: Sequence[float], names: Sequence[str], at_most: Sequence[bool] | None = None) -> tuple[int, ...]:
     """Shares in any unit as quotas: whole numbers that add up to the period, by largest remainders.
 
-    Raises FangcunError for a share that is above 0 and too small for one place.
+    Those that are `at_most` what they say are rounded down, if to nothing. Raises FangcunError for another share that is
+    above 0 and too small for one place.
     """
-    total = sum(shares)
-    exact = np.array([share / total * PERIOD for share in shares])
+    largest = max(shares)
+    scaled = np.array([share / largest for share in shares])
+    total = scaled.sum()
+    exact = scaled / total * PERIOD
     whole = np.floor(exact).astype(np.int64)
-    by_remainder = np.lexsort((np.arange(len(exact)), whole - exact))
-    whole[by_remainder[: PERIOD - int(whole.sum())]] += 1
+    bound = np.array(at_most if at_most is not None else [False] * len(exact))
+    by_remainder = np.lexsort((np.arange(len(exact)), whole - exact, bound))
+    free = max(1, int((~bound).sum()))
+    rest = PERIOD - int(whole.sum())
+    whole[by_remainder[:free]] += rest // free
+    whole[by_remainder[: rest % free]] += 1
     for name, share, quota in zip(names, shares, whole.tolist(), strict=True):
-        if share > 0 and quota == 0:
+        if share > 0 and quota == 0 and not bound[list(names).index(name)]:
             raise FangcunError(
-                f"mix: the share of {name} is {share / total:.2g}, below one sample in {PERIOD:,}. Give it more, or 0."
+                f"mix: the share of {name} is {share / largest / total:.2g}, below one sample in {PERIOD:,}. Give it more, or 0."
             )
     return tuple(whole.tolist())
 

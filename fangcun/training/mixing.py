@@ -56,6 +56,10 @@ def read_mixture(config: MixConfig, train: TokenSplit) -> Mixture | None:
     given = tuple(float(amounts[name]) for name in names)
     read = tuple(amount * size for amount, size in zip(given, tokens, strict=True)) if way == "epochs" else given
     whole = sum(size for size, share in zip(tokens, given, strict=True) if share) if way == "weights" else sum(read)
+    if not sum(size for size, amount in zip(tokens, given, strict=True) if amount):
+        raise ConfigError(
+            f"mix.{way}: the sources that it reads hold no training text (all others have 0). Give one that has some a share."
+        )
     changes = tuple(
         (step, tuple(float(shares[name]) for name in names)) for step, shares in sorted((config.changes or {}).items())
     )
@@ -87,9 +91,12 @@ def plan_phases(
     phases = list(kept)
     for (first, shares), following in itertools.zip_longest(planned, [first for first, _ in planned[1:]]):
         last = end if following is None else following if end is None else min(following, end)
+        limited = None
         if mixture.max_epochs is not None:
-            shares = _limited(mixture, shares, counted, first, last, block_size)
-        phase = Phase(first, quotas(shares, mixture.names))
+            # The last step is a whole one, though the epochs asked for end within it.
+            slack = len(shares) + global_batch_size
+            shares, limited = _limited(mixture, shares, counted, first, last, block_size, slack)
+        phase = Phase(first, quotas(shares, mixture.names, limited))
         if last is not None:
             counted = counted + phase.counts(max(0, last - first))
         if not phases or phases[-1].quotas != phase.quotas:
@@ -98,9 +105,13 @@ def plan_phases(
 
 
 def _limited(
-    mixture: Mixture, shares: Sequence[float], counted: np.ndarray, first: int, last: int | None, block_size: int
-) -> tuple[float, ...]:
-    """Shares in which no source goes beyond max_epochs; what is over goes to the others, by their shares."""
+    mixture: Mixture, shares: Sequence[float], counted: np.ndarray, first: int, last: int | None, block_size: int,
+    slack: int,
+) -> tuple[tuple[float, ...], list[bool]]:  # fmt: skip
+    """Shares in which no source goes beyond max_epochs; what is over goes to the others, by their shares.
+
+    Also tells which sources are at their limit. `slack` samples too few are let pass.
+    """
     assert mixture.max_epochs is not None
     if last is None:
         raise ConfigError(
@@ -108,7 +119,7 @@ def _limited(
         )
     samples = last - first
     if samples <= 0:
-        return tuple(shares)
+        return tuple(shares), [False] * len(shares)
     left = np.maximum(mixture.max_epochs * np.array(mixture.tokens) / block_size - counted, 0.0)
     wanted, free = np.zeros(len(shares)), np.array(shares) > 0
     while True:
@@ -119,11 +130,10 @@ def _limited(
         wanted = np.where(free, rest * part / part.sum(), wanted)
         over = free & (wanted > left)
         if not over.any():
-            return tuple(wanted.tolist())
+            return tuple(wanted.tolist()), (~free).tolist()
         wanted, free = np.where(over, left, wanted), free & ~over
-    # A sample more or less is a matter of rounding.
-    if wanted.sum() >= samples - len(shares):
-        return tuple(wanted.tolist())
+    if wanted.sum() >= samples - slack and wanted.any():
+        return tuple(wanted.tolist()), [place != int(wanted.argmax()) for place in range(len(shares))]
     most = int((counted.sum() + wanted.sum()) * block_size)
     raise FangcunError(
         f"mix.max_epochs: at {mixture.max_epochs:g} passes over each source there are {most:,} tokens to read until sample {last:,}, "
@@ -164,9 +174,16 @@ def plan_run(
     phases = plan_phases(
         mixture, block_size=block_size, global_batch_size=size, last_step=last_step, past=past, from_sample=samples
     )
-    if phases == past:
-        return past, None
-    return phases, f"the mixture is another one from sample {samples:,} (step {samples // size:,}) on"
+    told = []
+    if phases != past:
+        told.append(f"the mixture is another one from sample {samples:,} (step {samples // size:,}) on")
+    if recipe.train.lr_schedule != "constant" and last_step != before["last_step"]:
+        told.append(
+            f"the run has {last_step:,} steps now, not {before['last_step']:,}: the {recipe.train.lr_schedule} schedule is recomputed"
+            if last_step and before["last_step"]
+            else "the length of the run changed: its schedule is recomputed"
+        )
+    return phases, "; ".join(told) or None
 
 
 def phases_as_json(phases: Sequence[Phase], names: Sequence[str], last_step: int | None) -> dict[str, Any]:

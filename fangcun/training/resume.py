@@ -104,7 +104,9 @@ def continue_with(checkpoint: Path, asked: Recipe, explicit: Mapping[str, str]) 
             continue
         before = old[key]
         if key.startswith("mix."):
-            if not any(written.startswith("mix.") for written in explicit):  # left open: as it was
+            shares = ("mix.weights", "mix.tokens", "mix.epochs")
+            others = key in shares and any(written in explicit for written in shares)
+            if key not in explicit and not others:  # left open: as it was
                 result = _replace(result, key, _with_steps(before) if key == "mix.changes" else before)
             continue
         if key in _SCHEDULE and old["train.lr_schedule"] != "constant" and not old["train.lr_decay_steps"]:

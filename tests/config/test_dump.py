@@ -147,7 +147,7 @@ def test_sources_and_mixture_survive_the_round_trip(tmp_path: Path) -> None:
         ("{novels: 1, news: 2.5, own: 0}", "{novels: 0, news: 0, own: 0}", "nothing is left to read"),
         ("max_epochs: 4", "epochs: {novels: 1, news: 1, own: 1}", "here is mix.weights and mix.epochs"),
         ("news: 0, own: 1}}", "own: 1}}", "mix.changes: step 100: it does not say anything of news"),
-        ("100: {", "0: {", "mix.changes: expected"),
+        ("100: {", "0: {", r"mix.changes: 0 \(line 14\): expected a whole number >= 1, got '0'"),
         ("train:", "dedup: {near: false, paragraph_characters: 9}\ntrain:", "no effect without dedup.paragraph_documents"),
         ("  sources:", "  paths: [x.txt]\n  sources:", "corpus.paths .*is given too"),
     ],
@@ -159,6 +159,61 @@ def test_a_mistake_in_sources_names_place_and_remedy(tmp_path: Path, old: str, n
         load_recipe(tmp_path / "my.yaml")
 
 
+LAYERS = """
+corpus:
+  sources:
+    novels: {paths: [a.txt], preset: novel}
+    news: {paths: [b.txt], preset: news, filter: {max_digits: 0.4}}
+filter: {min_characters: 77, max_digits: 0.1, max_characters: 9000}
+clean: {markup: true}
+train: {max_steps: 9}
+"""
+
+
+def test_a_source_says_before_the_recipe_and_the_recipe_before_the_presets(tmp_path: Path) -> None:
+    (tmp_path / "my.yaml").write_text(LAYERS, encoding="utf-8")
+    recipe = load_recipe(tmp_path / "my.yaml", ["--filter.min_characters", "88"]).recipe
+    assert recipe.corpus.sources is not None
+    novels, news = recipe.corpus.sources["novels"], recipe.corpus.sources["news"]
+    assert novels.clean is not None and novels.clean.markup and novels.clean.unwrap_lines
+    assert novels.filter is None and recipe.filter.min_characters == 88 and recipe.filter.max_digits == 0.1
+    assert news.filter is not None and (news.filter.min_characters, news.filter.max_digits) == (88, 0.4)
+    assert news.filter.max_spam is not None and news.filter.max_characters == 9000
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "recipe.yaml").recipe == recipe
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("preset: novel", "preset: [novel]", "corpus.sources.novels.preset: expected the name of a preset"),
+        ("preset: novel", "filter: {min_characters: 3}", r"filter.max_digits|filter.min_characters"),
+        ("corpus:", "corpus:\n  preset: {clean: novel}", "corpus.preset: expected the name of a preset"),
+    ],
+)
+def test_a_preset_that_is_no_name_and_a_setting_that_no_source_reads_are_refused(
+    tmp_path: Path, old: str, new: str, told: str
+) -> None:
+    text = LAYERS.replace(old, new, 1)
+    if "min_characters: 3" in new:
+        text = text.replace("filter: {max_digits: 0.4}", "filter: {max_digits: 0.4, min_characters: 5}")
+    (tmp_path / "my.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=told):
+        load_recipe(tmp_path / "my.yaml")
+
+
+def test_presets_that_differ_on_duplicates_need_a_word_in_the_recipe(tmp_path: Path) -> None:
+    for name, similarity in (("x", 0.6), ("y", 0.8)):
+        (tmp_path / f"{name}.yaml").write_text(f"dedup: {{near: true, similarity: {similarity}}}\n", encoding="utf-8")
+    sources = ", ".join(f"{name}: {{paths: [a.txt], preset: {tmp_path}/{name}.yaml}}" for name in "xy")
+    (tmp_path / "my.yaml").write_text(
+        f"corpus: {{sources: {{{sources}}}}}\ntrain: {{max_steps: 3}}\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=r"dedup.similarity differs .* Write dedup.similarity in the recipe"):
+        load_recipe(tmp_path / "my.yaml")
+    assert load_recipe(tmp_path / "my.yaml", ["--dedup.similarity", "0.7"]).recipe.dedup.similarity == 0.7
+
+
 def test_a_mixture_without_sources_is_refused_and_text_on_the_command_line_replaces_sources(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="there are no sources to mix"):
         load_recipe("demo", ["--mix.weights", "a=1"])
@@ -166,9 +221,9 @@ def test_a_mixture_without_sources_is_refused_and_text_on_the_command_line_repla
         load_recipe("demo", ["--mix.weights", "a=1", "a=2"])
     with pytest.raises(ConfigError, match="no flag can write"):
         load_recipe("demo", ["--corpus.sources", "a=1"])
-    (tmp_path / "my.yaml").write_text(SOURCES.partition("mix:")[0] + "train: {max_steps: 9}\n", encoding="utf-8")
+    (tmp_path / "my.yaml").write_text(SOURCES, encoding="utf-8")
     recipe = load_recipe(tmp_path / "my.yaml", ["--text", "x.txt"]).recipe
-    assert recipe.corpus.paths == ["x.txt"] and recipe.corpus.sources is None
+    assert recipe.corpus.paths == ["x.txt"] and recipe.corpus.sources is None and recipe.mix.weights is None
 
 
 @pytest.mark.parametrize("name", recipe_names())

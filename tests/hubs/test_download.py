@@ -256,6 +256,7 @@ def test_hugging_faces_own_client_fetches_the_same_from_this_server(
     from huggingface_hub import snapshot_download
 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)  # the server is on this machine
     theirs = snapshot_download(
         NAME, repo_type="dataset", endpoint=hub.address, local_dir=tmp_path / "theirs", token=False
     )

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import story, tiny_flags
 
 from fangcun.artifacts import list_checkpoints, read_manifest
-from fangcun.config import load_recipe
+from fangcun.config import MixConfig, load_recipe
 from fangcun.console import Console
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.pipeline import run
-from fangcun.tokens import MixedOrder, Phase
+from fangcun.tokens import MixedOrder, Phase, quotas
 from fangcun.training import read_steps
-from fangcun.training.mixing import Mixture, plan_phases
+from fangcun.training.mixing import Mixture, plan_phases, read_mixture
 
 RECIPE = """
 corpus:
@@ -115,6 +119,45 @@ def test_no_source_goes_beyond_the_limit_and_the_others_take_over_by_their_weigh
         planned(mixture((1, 1, 1), max_epochs=0.5))
     with pytest.raises(ConfigError, match="how long the run is"):
         planned(mixture((1, 1, 1), max_epochs=2), last_step=None)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.integers(200, 10**6), min_size=1, max_size=5),
+    st.lists(st.sampled_from([0.0, 1, 2, 0.001]), min_size=5, max_size=5),
+    st.integers(1, 70),
+    st.floats(0.2, 5),
+    st.integers(0, 400),
+)
+def test_as_many_epochs_as_the_limit_allows_are_planned_and_no_source_goes_beyond(
+    sizes: list[int], shares: list[float], batch: int, epochs: float, change: int
+) -> None:
+    names = tuple("abcde"[: len(sizes)])
+    asked = Mixture(names, tuple(sizes), (1.0,) * len(sizes), sum(sizes), epochs, ())
+    last = math.ceil(math.ceil(epochs * sum(sizes) / 10) / batch)
+    if any(shares[: len(sizes)]) and 0 < change < last:
+        asked = dataclasses.replace(asked, changes=((change, (1.0,) * len(sizes)),), shares=tuple(shares[: len(sizes)]))
+    try:
+        phases = plan_phases(asked, block_size=10, global_batch_size=batch, last_step=last)
+    except FangcunError as error:  # what was left out before the change may be too much to make up for
+        assert asked.changes and "mix.max_epochs" in str(error)
+        return
+    ends = [*(phase.first_sample for phase in phases), last * batch][1:]
+    read = sum(phase.counts(end - phase.first_sample) for phase, end in zip(phases, ends, strict=True))
+    assert read.sum() == last * batch
+    over = read - epochs * np.array(sizes) / 10
+    assert over.max() <= (batch + len(sizes)) * 1.0 + last * batch / 65536 * len(sizes) + len(phases)
+
+
+def test_sources_without_text_and_other_numbers_that_say_nothing_are_named() -> None:
+    class Split:
+        sources: ClassVar = {"a": (0, 90), "b": (90, 90)}
+        folder = Path("tokens")
+
+    with pytest.raises(ConfigError, match="the sources that it reads hold no training text"):
+        read_mixture(MixConfig(epochs={"a": 0, "b": 1}), Split())  # type: ignore[arg-type]
+    huge = read_mixture(MixConfig(weights={"a": 1e308, "b": 1e308}), Split())  # type: ignore[arg-type]
+    assert huge is not None and quotas(huge.shares, huge.names) == (32768, 32768)
 
 
 def test_the_limit_counts_what_earlier_phases_read() -> None:
