@@ -105,12 +105,15 @@ class Recites:
     """Stands in for a model that writes a given text, whatever it reads, to steer the bytes that arrive."""
 
     def __init__(self, make_model: Make, words: Tokenizer, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-        from fangcun.generation import engine
+        from fangcun.generation.rows import Rows
 
         ids = iter([*words.encode(text), words.eos_id])
-        monkeypatch.setattr(
-            engine, "next_logits", lambda *_: torch.nn.functional.one_hot(torch.tensor(next(ids)), 257).float()
-        )
+
+        def next_logits() -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.tensor(next(ids)), 257).float()
+
+        monkeypatch.setattr(Rows, "read", lambda *_: next_logits())
+        monkeypatch.setattr(Rows, "step", lambda *_: next_logits()[None])
         self.lm = LanguageModel(make_model(), words)
 
 
