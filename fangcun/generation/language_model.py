@@ -25,9 +25,12 @@ from fangcun.generation.samples import make_generator
 from fangcun.generation.sampling import SamplingSettings
 from fangcun.generation.stopping import check_stop
 from fangcun.model import Transformer, choose_device, load_model
+from fangcun.model.packed import Packing, pack, packs
 from fangcun.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZED: tuple[Packing, ...] = ("int8", "int4")
+"""Weights in 8 or 4 bits."""
 
 
 class LanguageModel:
@@ -207,13 +210,16 @@ class LanguageModel:
 def load(
     path: str | Path, *, dtype: str = "float32", device: str = "auto", tokenizer: str | Path | None = None
 ) -> LanguageModel:
-    """Open a run (its newest complete checkpoint), a checkpoint or a Hugging Face folder.
+    """Open a run (its newest complete checkpoint), a checkpoint or a Hugging Face folder, to use it.
 
-    dtype: "float32", "bfloat16" or "float16", of the weights and of the arithmetic. device: "auto" (CUDA when there is
-    one), "cpu", "cuda", "cuda:1". tokenizer: a folder or tokenizer.json, for a folder without one. Raises FangcunError.
+    dtype: "float32", "bfloat16" or "float16", of the weights and of the arithmetic; "int8" or "int4" for the weights alone;
+    "auto" is bfloat16 where that is fast, else float32. On a CPU the matrices are laid out for speed, and what is between
+    them is float32: such a model is not there to be trained or saved (that is `fangcun.model.load_model`). device: "auto"
+    (CUDA when there is one), "cpu", "cuda", "cuda:1". tokenizer: a folder or tokenizer.json, for a folder without one.
+    Raises FangcunError.
     """
-    if dtype not in DTYPES:
-        raise FangcunError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}.")
+    if dtype not in (*DTYPES, *QUANTIZED, "auto"):
+        raise FangcunError(f"dtype is {dtype!r}, expected one of {', '.join((*DTYPES, *QUANTIZED, 'auto'))}.")
     where = choose_device(device)
     folder = find_weights(path)
     # The tokenizer comes first: it opens in milliseconds, and without it the weights need not be read.
@@ -222,8 +228,12 @@ def load(
             f"{folder} has no tokenizer (tokenizer.json), so it can neither read nor write text. Put the model's tokenizer.json there, or name it: fangcun.load({str(path)!r}, tokenizer=PATH)."
         )
     words = Tokenizer.load(folder if tokenizer is None else tokenizer)
-    model = load_model(folder, device=where, dtype=DTYPES[dtype])
-    model.eval()
+    if dtype == "auto":
+        fast = packs(torch.bfloat16) if where.type == "cpu" else where.type == "cuda"
+        dtype = "bfloat16" if fast else "float32"
+    stored = DTYPES.get(dtype, torch.float32 if where.type == "cpu" else torch.bfloat16)
+    model = load_model(folder, device=where, dtype=stored).eval()
+    pack(model, next((kind for kind in QUANTIZED if kind == dtype), "float"))
     return LanguageModel(model, words, stop_ids=_ends_named_in(folder))
 
 

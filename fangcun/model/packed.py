@@ -3,7 +3,7 @@
 One token at a time is bound by how fast the weights come from memory. Torch's plain product of one row reads them at a
 sixth to a half of what the machine gives, oneDNN's over packed weights at nearly all of it. int8: a scale for each row of
 the matrix, and one for each row of the input as it comes (as in LLM.int8(), Dettmers et al. 2022, without its outliers).
-A packed model has no parameters to train or save, only what it needs to run.
+int4: a scale and a smallest value for 32 weights of a row; the input in bf16. On a GPU torchao does both. A packed model has no parameters to train or save, only what it needs to run.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fangcun.errors import FangcunError
 from fangcun.model.device import cpu_computes_bf16
+from fangcun.model.norm import LayerNorm, RMSNorm
 from fangcun.model.transformer import Transformer
 
-Packing = Literal["float", "int8"]
+Packing = Literal["float", "int8", "int4"]
 
 FEW_ROWS = 8
 """Rows that the layout is chosen for: those of a small batch of sequences that write."""
@@ -53,7 +55,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        whole, scale = quantize_rows(x.flatten(0, -2).float())
+        whole, scale = quantize_rows(x.reshape(-1, x.shape[-1]).float())
         # The kernels take unsigned input; for a signed one oneDNN has only its reference, a thousand times as slow.
         whole = whole.view(torch.uint8) ^ 128
         out = torch.ops.onednn.qlinear_pointwise(
@@ -64,13 +66,44 @@ class Int8Linear(nn.Module):
         return out.view(*x.shape[:-1], -1).to(x.dtype)
 
 
+class Int4Linear(nn.Module):
+    """x W^T + b with W in 4 bits, groups of 32 along a row; (out, in) must be multiples of (16, 32): see `fits`."""
+
+    GROUP = 32
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        rows, columns = weight.shape
+        groups = weight.detach().float().view(rows, columns // self.GROUP, self.GROUP)
+        least, most = groups.amin(-1), groups.amax(-1)
+        scale = ((most - least) / 15).clamp_min_(1e-9)
+        whole = ((groups - least[..., None]) / scale[..., None]).round_().clamp_(0, 15)
+        self.packed = torch._convert_weight_to_int4pack_for_cpu(whole.view(rows, columns).to(torch.int32), 1)
+        # The kernel's weight is (whole - 8) * scale + middle.
+        self.scales = torch.stack((scale, least + 8 * scale), -1).transpose(0, 1).contiguous().bfloat16()
+        self.bias = None if bias is None else bias.detach().float()
+
+    @classmethod
+    def fits(cls, weight: Tensor) -> bool:
+        """Whether the kernel takes a matrix of this shape."""
+        return weight.shape[0] % 16 == 0 and weight.shape[1] % cls.GROUP == 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()
+        out = torch._weight_int4pack_mm_for_cpu(rows, self.packed, self.GROUP, self.scales).to(x.dtype)
+        if self.bias is not None:
+            out += self.bias
+        return out.view(*x.shape[:-1], -1)
+
+
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """(N, K) -> int8 of the same shape and float32 scales (N, 1) with x ~ int8 * scale; the largest of a row is 127."""
     scale = (x.abs().amax(-1, keepdim=True) / 127).clamp_min_(1e-12)
     return (x / scale).round_().to(torch.int8), scale
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def packs(dtype: torch.dtype, packing: Packing = "float") -> bool:
     """Whether this torch and CPU have the kernels and they compute what the plain product does."""
     if dtype not in (torch.float32, torch.bfloat16) or (dtype == torch.bfloat16 and not cpu_computes_bf16()):
@@ -83,18 +116,25 @@ def packs(dtype: torch.dtype, packing: Packing = "float") -> bool:
     except (RuntimeError, AttributeError, NotImplementedError):
         return False
     wanted = F.linear(x, weight.float())
-    allowed = 1e-4 if dtype == torch.float32 and packing == "float" else 0.05
+    allowed = {"float": 1e-4 if dtype == torch.float32 else 0.05, "int8": 0.05, "int4": 0.3}[packing]
     return bool((got - wanted).abs().max() <= allowed * wanted.abs().max())
 
 
 def pack(model: Transformer, packing: Packing = "float") -> Transformer:
     """The model, with its matrices packed in place; norms, positions and what is between the products are float32.
 
-    Does nothing where the kernels are missing (see `packs`) and for what is not on a CPU.
+    "float" keeps the weights as they are, and does nothing where the kernels are missing (see `packs`) or the model is on
+    another device. int8 and int4 raise FangcunError there; on CUDA they are torchao's weight-only kinds.
     """
     weight = model.embedding.weight
-    if weight.device.type != "cpu" or not packs(weight.dtype, packing):
-        return model
+    if weight.device.type != "cpu":
+        return model if packing == "float" else _quantize_with_torchao(model, packing)
+    if not packs(weight.dtype, packing):
+        if packing == "float":
+            return model
+        raise FangcunError(
+            f"dtype {packing} needs kernels that torch {torch.__version__} does not have on this CPU. Use bfloat16 or float32."
+        )
     layer = _layer(packing)
     with torch.inference_mode(False), torch.no_grad():
         model.requires_grad_(False)
@@ -103,9 +143,37 @@ def pack(model: Transformer, packing: Packing = "float") -> Transformer:
             for name, child in list(module.named_children()):
                 if isinstance(child, nn.Linear):
                     setattr(module, name, layer(child.weight, child.bias))
+        for module in model.modules():
+            if isinstance(module, (RMSNorm, LayerNorm)):
+                module.float()
+        if packing != "float":
+            model.embedding.bfloat16()
     model.stream_dtype = torch.float32
     return model
 
 
 def _layer(packing: Packing) -> Callable[[Tensor, Tensor | None], nn.Module]:
+    if packing == "int4":
+        return lambda weight, bias: (Int4Linear if Int4Linear.fits(weight) else Int8Linear)(weight, bias)
     return Int8Linear if packing == "int8" else PackedLinear
+
+
+def _quantize_with_torchao(model: Transformer, packing: Packing) -> Transformer:
+    try:
+        from torchao.quantization import Int4WeightOnlyConfig, Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise FangcunError(
+            f"dtype {packing} on {model.embedding.weight.device} needs torchao: pip install 'fangcun[optim]', or use bfloat16."
+        ) from error
+    model.requires_grad_(False)
+    if model.packed_head is None:  # a matrix of its own: the embedding stays as it is
+        head = nn.Linear(*reversed(model.head_weight.shape), bias=False, device="meta")
+        head.weight = nn.Parameter(model.head_weight.detach().clone(), requires_grad=False)
+        model.packed_head = head
+    try:
+        quantize_(model, Int8WeightOnlyConfig() if packing == "int8" else Int4WeightOnlyConfig())
+    except (RuntimeError, ImportError, AssertionError, NotImplementedError, ValueError) as error:
+        raise FangcunError(
+            f"dtype {packing}: torchao cannot quantize for {model.embedding.weight.device}: {error}. Use bfloat16."
+        ) from error
+    return model

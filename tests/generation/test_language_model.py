@@ -215,7 +215,7 @@ def test_several_end_tokens_of_a_generation_config_all_end_the_text(make_model: 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("dtype", "int8"), *(("device", name) for name in ("toaster", "cuda:99", "mps", "meta", "xpu:0"))],
+    [("dtype", "int3"), *(("device", name) for name in ("toaster", "cuda:99", "mps", "meta", "xpu:0"))],
 )
 def test_load_names_a_wrong_dtype_or_device(argument: str, value: str, make_model: Make, save: Save) -> None:
     with pytest.raises(FangcunError, match=f"{argument}(:| is) '?{value}"):
