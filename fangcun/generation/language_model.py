@@ -82,6 +82,16 @@ class LanguageModel:
         with evaluation_mode(self.model):
             return self.model(ids.long()).float()
 
+    def encode_prompt(self, prompt: str) -> tuple[int, ...]:
+        """The ids of a prompt; characters that the tokenizer does not know are warned of."""
+        if not isinstance(prompt, str):
+            raise FangcunError(f"prompt is {prompt!r}, expected text.")
+        ids, unk_id = self.tokenizer.encode(prompt), self.tokenizer.unk_id
+        if unk_id is not None and unk_id in ids:
+            unknown = sorted({c for c in prompt if unk_id in self.tokenizer.encode(c)})
+            warnings.warn(f"The model never saw {' '.join(unknown)}: its tokenizer reads each as <unk>.", stacklevel=3)
+        return tuple(ids)
+
     def generate(
         self,
         prompt: str = "",
@@ -196,15 +206,10 @@ class LanguageModel:
         stop: str | Sequence[str] | None,
     ) -> Request:
         """The request for a prompt, every argument checked."""
-        if not isinstance(prompt, str):
-            raise FangcunError(f"prompt is {prompt!r}, expected text.")
+        ids = self.encode_prompt(prompt)
         check_max_new_tokens(max_new_tokens)
         make_generator(seed)
-        ids = self.tokenizer.encode(prompt)
-        if self.tokenizer.unk_id is not None and self.tokenizer.unk_id in ids:
-            unknown = sorted({c for c in prompt if self.tokenizer.unk_id in self.tokenizer.encode(c)})
-            warnings.warn(f"The model never saw {' '.join(unknown)}: its tokenizer reads each as <unk>.", stacklevel=3)
-        return Request(tuple(ids), settings, max_new_tokens, seed, check_stop(stop))
+        return Request(ids, settings, max_new_tokens, seed, check_stop(stop))
 
 
 def load(

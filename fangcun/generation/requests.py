@@ -29,6 +29,9 @@ class Request:
     stop: tuple[str, ...] = ()
     """Strings that end the text; they are no part of it."""
 
+    stop_ids: tuple[int, ...] = ()
+    """Ids that end the text, besides the end-of-document token and those that the model's folder names."""
+
     n: int = 1
     """Samples of the prompt, which is read once."""
 

@@ -34,7 +34,7 @@ class Writing:
             vocab_size=lm.tokenizer.vocab_size,
             block_size=lm.config.block_size,
             end_id=lm.tokenizer.eos_id,
-            stop_ids=lm.stop_ids,
+            stop_ids=(*lm.stop_ids, *request.stop_ids),
             max_new_tokens=request.max_new_tokens,
             generator=make_generator(request.seed, number),
         )
