@@ -37,7 +37,9 @@ WORDINGS: dict[tuple[str, PromptStyle], Wording] = {
     ("cmmlu", "lm-eval"): Wording(_CMMLU, "", "\n答案：", " "),
     ("cmmlu", "authors"): Wording(_CMMLU, "题目：", "\n答案是：", ""),
     ("ceval", "lm-eval"): Wording("以下是中国关于{title}的单项选择题，请选出其中的正确答案。\n\n", "", "\n答案：", " "),
-    ("ceval", "authors"): Wording("以下是中国关于{title}考试的单项选择题，请选出其中的正确答案。\n\n", "", "\n答案：", ""),
+    ("ceval", "authors"): Wording(
+        "以下是中国关于{title}考试的单项选择题，请选出其中的正确答案。\n\n", "", "\n答案：", ""
+    ),
     ("jsonl", "lm-eval"): Wording("", "", "\n答案：", " "),
     ("jsonl", "authors"): Wording("", "", "\n答案：", ""),
 }

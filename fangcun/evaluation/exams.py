@@ -127,7 +127,9 @@ def take_exam(
     if n_shots < 0:
         raise ConfigError(f"--shots is {n_shots}, expected 0 or more.")
     if n_shots and not any(subject.shots for subject in exam.subjects):
-        raise ConfigError(f"--shots is {n_shots}, but {exam.name} has no examples (dev/). Put them there, or leave --shots out.")
+        raise ConfigError(
+            f"--shots is {n_shots}, but {exam.name} has no examples (dev/). Put them there, or leave --shots out."
+        )
     wording = WORDINGS[exam.kind, style]
     pairs: list[list[Pair]] = []
     questions: list[tuple[str, Question]] = []

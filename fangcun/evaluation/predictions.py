@@ -38,7 +38,7 @@ def score_predictions(records: Iterable[tuple[str, str, str, str]], *, n_choices
     right, asked = (sum(own[part] for own in counts.values()) for part in (0, 1))
     chance = 1 / n_choices
     return PredictionScore(
-        Accuracy(right, asked, chance), {name: Accuracy(*own, chance) for name, own in counts.items()}
+        Accuracy(right, asked, chance), {name: Accuracy(own[0], own[1], chance) for name, own in counts.items()}
     )
 
 

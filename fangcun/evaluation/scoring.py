@@ -109,7 +109,11 @@ def _batches(rows: Sequence[Row], batch_tokens: int) -> Iterator[list[int]]:
             first, length = rows[batch[0]], len(rows[i].inputs)
             longest = len(first.inputs)
             full = longest * (len(batch) + 1) > batch_tokens
-            if full or (first.branches is None) != (rows[i].branches is None) or length < longest - max(8, longest // 4):
+            if (
+                full
+                or (first.branches is None) != (rows[i].branches is None)
+                or length < longest - max(8, longest // 4)
+            ):
                 yield batch
                 batch = []
         batch.append(i)

@@ -97,7 +97,7 @@ def cluster(texts: Sequence[Sequence[int]], shortest: int = SHORTEST) -> list[tu
     Neighbours in lexicographic order are taken together for as long as that saves more ids than it loses. At least one
     id of each text stays its own, and a prefix that is shorter than `shortest` or than half of what follows it is none.
     """
-    order = sorted(range(len(texts)), key=lambda i: texts[i])
+    order = sorted(range(len(texts)), key=lambda i: tuple(texts[i]))
     alone: list[int] = []
     clusters: list[tuple[int, list[int]]] = []
 
