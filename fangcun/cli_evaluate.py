@@ -183,23 +183,27 @@ def _texts(paths: list[str], txt_split: str, stride: int | None, console: Consol
 
 
 def _documents(paths: list[str], txt_split: str) -> tuple[Iterator[tuple[str, str]], int]:
-    """(source, text) of the documents in the files as they stand there; the source is the file. And the files' bytes."""
+    """(source, text) of the documents as they stand in the files, and the files' bytes.
+
+    A source is what was named, a file or a folder; where one thing was named, each file in it.
+    """
     from fangcun.config.schema import CorpusConfig
     from fangcun.corpus import ReadReport
     from fangcun.corpus.readers import check_read, read_raw
     from fangcun.corpus.sources import Source
 
-    config = CorpusConfig(paths=paths, txt_split=txt_split)  # type: ignore[arg-type]
-    source = Source(config)
+    configs = {path: CorpusConfig(paths=[path], txt_split=txt_split) for path in paths}  # type: ignore[arg-type]
+    sources = {path: Source(config) for path, config in configs.items()}
 
     def read() -> Iterator[tuple[str, str]]:
-        report = ReadReport()
-        for document in read_raw(source, report):
-            document.counts.documents += 1
-            yield document.counts.name, document.text
-        check_read(config, report)
+        for path, source in sources.items():
+            report = ReadReport()
+            for document in read_raw(source, report):
+                document.counts.documents += 1
+                yield (path if len(sources) > 1 else document.counts.name), document.text
+            check_read(configs[path], report)
 
-    return read(), source.size_bytes
+    return read(), sum(source.size_bytes for source in sources.values())
 
 
 def _exam(

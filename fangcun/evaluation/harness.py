@@ -9,6 +9,7 @@ Nothing is registered with lm-eval: the object is handed over. Needs the extra: 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.evaluation.continuations import Pair, encode_pairs, score_continuations
+from fangcun.evaluation.exam_files import LETTERS, Exam, Question
+from fangcun.evaluation.exam_prompts import WORDINGS
 from fangcun.evaluation.scoring import BATCH_TOKENS
 from fangcun.evaluation.text import start_id
 from fangcun.generation import LanguageModel
@@ -137,6 +140,55 @@ class FangcunLM(LM):
             self.language_model.model, pairs, greedy=True, batch_tokens=self.batch_tokens, done=count
         )
         return [(score.log_probability, score.greedy) for score in scores]
+
+
+def write_tasks(exam: Exam, folder: str | Path, *, prefix: str = "") -> list[str]:
+    """Write an exam as task files of lm-eval, in the letter form with lm-eval's own prompt; the tasks' names.
+
+    So other programs take the same exam: questions and examples lie beside as JSON lines, nothing is fetched.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    wording = WORDINGS[exam.kind, "lm-eval"]
+    names = []
+    for subject in exam.subjects:
+        task: dict[str, Any] = {
+            "task": f"{prefix}{exam.kind}_{subject.name}",
+            "dataset_path": "json",
+            "dataset_kwargs": {
+                "data_files": {"test": _write_questions(folder, f"{subject.name}_test", subject.questions)}
+            },
+            "test_split": "test",
+            "output_type": "multiple_choice",
+            "description": wording.header.format(title=subject.title) if subject.title else "",
+            "doc_to_text": "{{question.strip()}}{{choices_text}}" + wording.answer,
+            "doc_to_choice": "{{letters}}",
+            "doc_to_target": "{{answer}}",
+            "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+        }
+        if subject.shots:
+            task["dataset_kwargs"]["data_files"]["dev"] = _write_questions(folder, f"{subject.name}_dev", subject.shots)
+            task |= {"fewshot_split": "dev", "fewshot_config": {"sampler": "first_n"}}
+        # JSON is YAML too.
+        (folder / f"{task['task']}.yaml").write_text(json.dumps(task, ensure_ascii=False, indent=1), encoding="utf-8")
+        names.append(task["task"])
+    return names
+
+
+def _write_questions(folder: Path, name: str, questions: Sequence[Question]) -> str:
+    file = folder / f"{name}.jsonl"
+    with open(file, "w", encoding="utf-8", newline="\n") as lines:
+        for question in questions:
+            listed = "".join(f"\n{letter}. {text}" for letter, text in zip(LETTERS, question.choices, strict=False))
+            record = {
+                "id": f"#{question.id}",
+                "question": question.text,
+                "choices_text": listed,
+                "letters": list(LETTERS[: len(question.choices)]),
+                "answer": question.answer,
+            }
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+    return str(file.absolute())
 
 
 def run_tasks(

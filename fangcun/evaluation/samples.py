@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ def write_sample(
     """
     tokenizer = model.tokenizer
     prompt_ids = tokenizer.encode(prompt)
+    if tokenizer.unk_id is not None and tokenizer.unk_id in prompt_ids:
+        warnings.warn(f"The model never saw a part of {prompt!r}: its tokenizer reads <unk> there.", stacklevel=2)
     decoder, text, count = tokenizer.stream(context=prompt_ids), "", 0
     ids = stream_ids(
         model.model,

@@ -6,6 +6,9 @@ import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
+SOURCES = 20
+"""Sources that the table of a text shows."""
+
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells, the first column to the left, the others to the right; the first row is the heading."""
@@ -27,8 +30,10 @@ def text_table(names: Sequence[str], records: Sequence[dict[str, Any]]) -> str:
     """Bits per byte of a text: a row a source and a script, a column a model. The records are those of the JSON file."""
     first = records[0]
     rows = [["bits per byte", *names], ["all", *(_bits(record["total"]) for record in records)]]
-    if len(first["sources"]) > 1:
-        rows += [[f"  {name}", *(_bits(record["sources"][name]) for record in records)] for name in first["sources"]]
+    shown = list(first["sources"])[:SOURCES] if len(first["sources"]) > 1 else []
+    rows += [[f"  {name}", *(_bits(record["sources"][name]) for record in records)] for name in shown]
+    if len(shown) == SOURCES < len(first["sources"]):
+        rows.append([f"  … {len(first['sources']) - SOURCES:,} more (--json has them)"])
     for script in ("han", "latin", "other"):
         if any(script in record["total"]["scripts"] for record in records):
             rows.append([f"  {script}", *(_bits(record["total"]["scripts"].get(script)) for record in records)])
