@@ -1,7 +1,7 @@
 """One Transformer for all families, its loss, first weights and cache, and the way to and from Hugging Face folders.
 
 A model depends on a resolved ModelConfig and nothing else. Norms and softmax are float32 under every precision.
-Weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal logits; the rest is refused by name.
+Weights of GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal logits; the rest is refused by name.
 """
 
 from fangcun.model.cache import KVCache
