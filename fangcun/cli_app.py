@@ -113,7 +113,7 @@ def _recipe_help(text: str) -> Callable[..., None]:
     ) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
-    verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
+    verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's, or a config/*.py of nanoGPT."
     return verb
 
 
@@ -136,6 +136,6 @@ def _slurm_help() -> Callable[..., None]:
         "Write a job script into the run folder and submit it with sbatch. The job runs the recipe on every node, saves before "
         "its time is up or it is preempted, and goes on from there when it is queued again.\n"
         + _SETTINGS
-        + "\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
+        + "\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's, or a config/*.py of nanoGPT."
     )
     return slurm
