@@ -81,7 +81,8 @@ def _read(statement: ast.stmt, settings: PythonSettings) -> None:
     if isinstance(statement, ast.Assign):
         targets, value = statement.targets, statement.value
     elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
-        targets, value = [statement.target], statement.value
+        targets.append(statement.target)
+        value = statement.value
     names = [target.id for target in targets if isinstance(target, ast.Name)]
     if value is None or len(names) != len(targets):
         settings.other.append((text, line))

@@ -168,6 +168,11 @@ def check_tokens(checkpoint: Path, tokens_fingerprint: str) -> None:
 def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     """The checkpoint to go on from, or None to begin. Raises FangcunError when `resume` asks for what is not there."""
     kept = list_checkpoints(run)
+    if kept and was_taken_in(kept[-1]):
+        raise FangcunError(
+            f"{run} holds a model that was taken in, and is kept as it came. Train it on in a folder of its own: "
+            f"--init_from {run} --out NEW (its recipe.yaml does so, without --out)."
+        )
     if resume == "auto":
         return _newest(kept) if kept else None
     if resume is True:
@@ -184,7 +189,11 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     folder = Path(str(resume))
     if not folder.is_dir():
         raise FangcunError(f"resume: {folder} does not exist. Expected auto, true, false or a checkpoint folder.")
-    read_manifest(folder, "checkpoint")
+    if was_taken_in(folder):
+        raise FangcunError(
+            f"resume: {folder} is a model that was taken in; there is no training to go on with. Start from its weights: "
+            f"--init_from {folder} --out NEW."
+        )
     if kept and folder.resolve() != kept[-1].resolve():
         if read_manifest(kept[-1], "checkpoint").settings.get("resumed_from") == str(folder.resolve()):
             return kept[-1]  # the same command again: the run that began there has gone on
@@ -194,6 +203,11 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
             f"overwrite. Use --resume auto, or --out NEW with --resume {folder}."
         )
     return folder
+
+
+def was_taken_in(checkpoint: Path) -> bool:
+    """Whether `fangcun import` made a checkpoint, so that no training stands behind it. Raises FangcunError."""
+    return "imported" in read_manifest(checkpoint, "checkpoint").settings
 
 
 def _newest(kept: list[Path]) -> Path:
