@@ -85,7 +85,9 @@ def _read_config(file: Path) -> tuple[ModelConfig, list[str]]:
     if _value(given, "norm_qk", "false") == "true" and _value(given, "norm_class_name", "LayerNorm") != "RMSNorm":
         work.report.refused.append("norm_qk: only with norm_class_name: RMSNorm is it offered by the model here")
     if work.report.refused:
-        raise ConfigError(f"{file}: {len(work.report.refused)} keys cannot be taken over.\n{work.report.render()}")
+        raise ConfigError(
+            f"{file}: the model here cannot be this one:\n" + "\n".join(f"  {text}" for text in work.report.refused)
+        )
     nodes, problems = flatten(work.tree(), str(file))
     values: dict[str, Any] = {}
     for key, (node, place) in nodes.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,9 @@ def open_pickle(file: Path, *, remedy: str) -> Any:
     FangcunError, with `remedy` as its last sentence; so does a damaged file.
     """
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file) or None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about other protocols of pickle, which are no news to the user
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file) or None)
     except pickle.UnpicklingError as error:
         culprit = _CULPRIT.search(str(error))
         if culprit is None and "weights_only" not in str(error).lower():
