@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import list_checkpoints, read_manifest
+from fangcun.artifacts import MANIFEST, list_checkpoints, parse_manifest, read_manifest
 from fangcun.config import Recipe
 from fangcun.config.check import idle_settings
 from fangcun.errors import FangcunError
@@ -189,6 +189,7 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     folder = Path(str(resume))
     if not folder.is_dir():
         raise FangcunError(f"resume: {folder} does not exist. Expected auto, true, false or a checkpoint folder.")
+    read_manifest(folder, "checkpoint")
     if was_taken_in(folder):
         raise FangcunError(
             f"resume: {folder} is a model that was taken in; there is no training to go on with. Start from its weights: "
@@ -206,8 +207,12 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
 
 
 def was_taken_in(checkpoint: Path) -> bool:
-    """Whether `fangcun import` made a checkpoint, so that no training stands behind it. Raises FangcunError."""
-    return "imported" in read_manifest(checkpoint, "checkpoint").settings
+    """Whether `fangcun import` made a checkpoint, so that no training stands behind it. Its files are not looked at."""
+    try:
+        manifest = parse_manifest((checkpoint / MANIFEST).read_bytes(), str(checkpoint / MANIFEST), "checkpoint")
+    except (OSError, FangcunError):
+        return False  # who reads it next says what is wrong
+    return "imported" in manifest.settings
 
 
 def _newest(kept: list[Path]) -> Path:
