@@ -9,89 +9,22 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from fangcun.config.nanogpt_tables import (
+    DEFAULTS,
+    GPT2,
+    PRECISION,
+    SAME,
+    SCHEDULE,
+    SHAPE,
+    SPLITS,
+    WANTS_GPT2,
+    WITHOUT_EFFECT,
+)
 from fangcun.config.python_settings import PythonSettings, Value, read_python_settings
 from fangcun.config.report import ImportReport
 from fangcun.config.translation import Translation
 from fangcun.config.yaml_tree import Items, Mapping, Scalar
 from fangcun.errors import ConfigError, did_you_mean
-
-DEFAULTS: dict[str, Value] = {
-    "out_dir": "out",
-    "eval_interval": 2000,
-    "log_interval": 1,
-    "eval_iters": 200,
-    "eval_only": False,
-    "always_save_checkpoint": True,
-    "init_from": "scratch",
-    "wandb_log": False,
-    "wandb_project": "owt",
-    "wandb_run_name": "gpt2",
-    "dataset": "openwebtext",
-    "gradient_accumulation_steps": 40,
-    "batch_size": 12,
-    "block_size": 1024,
-    "n_layer": 12,
-    "n_head": 12,
-    "n_embd": 768,
-    "dropout": 0.0,
-    "bias": False,
-    "learning_rate": 6e-4,
-    "max_iters": 600000,
-    "weight_decay": 1e-1,
-    "beta1": 0.9,
-    "beta2": 0.95,
-    "grad_clip": 1.0,
-    "decay_lr": True,
-    "warmup_iters": 2000,
-    "lr_decay_iters": 600000,
-    "min_lr": 6e-5,
-    "backend": "nccl",
-    "device": "cuda",
-    "dtype": "auto",
-    "compile": True,
-}
-"""nanoGPT's settings and what they are where a file says nothing."""
-
-_SAME = {
-    "eval_interval": "eval.interval",
-    "eval_iters": "eval.max_iters",
-    "log_interval": "train.log_interval",
-    "block_size": "model.block_size",
-    "n_layer": "model.n_layer",
-    "n_head": "model.n_head",
-    "n_embd": "model.n_embd",
-    "bias": "model.bias",
-    "learning_rate": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-}
-_SCHEDULE = {
-    "warmup_iters": "train.lr_warmup_steps",
-    "lr_decay_iters": "train.lr_decay_steps",
-    "min_lr": "train.min_lr",
-}
-_SHAPE = ("block_size", "n_layer", "n_head", "n_embd", "bias", "dropout")
-_GPT2 = {
-    "family": "gpt2",
-    "norm_class": "LayerNorm",
-    "norm_eps": 1e-5,
-    "mlp_class": "GELU",
-    "gelu_approximate": "none",
-    "positions": "learned",
-    "qk_norm": False,
-    "tie_embeddings": True,
-}
-_PRECISION = {"float32": "32-true", "bfloat16": "bf16-mixed", "float16": "16-mixed"}
-_WANTS_GPT2 = "GPT-2: tokenizer.json, or vocab.json and merges.txt, of huggingface.co/openai-community/gpt2."
-_SPLITS: dict[str, tuple[str, float]] = {
-    "openwebtext": ("hash", 0.0005),
-    "shakespeare": ("tail", 0.1),
-    "shakespeare_char": ("tail", 0.1),
-}
-"""How the prepare.py of nanoGPT's own data sets holds text out."""
-_WITHOUT_EFFECT = {
-    "backend": "torch chooses it by the device",
-    "wandb_run_name": "a run is called as its folder is",
-}
 
 
 def import_nanogpt(path: Path, shown: str) -> tuple[Mapping, ImportReport]:
@@ -124,8 +57,8 @@ class _Reading(Translation):
     def read(self, path: Path) -> None:
         self._refuse_what_is_unclear()
         self._start()
-        for theirs, ours in _SAME.items():
-            if theirs not in _SHAPE or self._fresh:
+        for theirs, ours in SAME.items():
+            if theirs not in SHAPE or self._fresh:
                 self._take(theirs, ours)
         self._shape()
         self._batches()
@@ -135,7 +68,7 @@ class _Reading(Translation):
         self._machine()
         self._tracker()
         self._data(path)
-        for theirs, why in _WITHOUT_EFFECT.items():
+        for theirs, why in WITHOUT_EFFECT.items():
             if theirs in self.settings.values:
                 self._idle(theirs, why)
 
@@ -175,7 +108,7 @@ class _Reading(Translation):
     def _refuse_what_is_unclear(self) -> None:
         for name, (text, line) in self.settings.unclear.items():
             told = f"{name} (line {line}): not understood, and never executed: {text}"
-            if name in DEFAULTS and name not in _WITHOUT_EFFECT:
+            if name in DEFAULTS and name not in WITHOUT_EFFECT:
                 self.report.refused.append(f"{told}. Write its value.")
             else:
                 self.report.without_effect.append(told)
@@ -212,17 +145,17 @@ class _Reading(Translation):
 
     def _shape(self) -> None:
         if not self._fresh:
-            for theirs in _SHAPE:
+            for theirs in SHAPE:
                 if self.given(theirs):
                     self._idle(theirs, "the shape comes from the folder of init_from")
             return
         for ours in ("dropout", "attention_dropout"):
             self.put(f"model.{ours}", self.value("dropout"), self.line("dropout"))
         self.told("dropout", f"model.dropout and model.attention_dropout: {_text(self.value('dropout'))}")
-        for field, value in _GPT2.items():
+        for field, value in GPT2.items():
             self.put(f"model.{field}", value)
         self.report.mapped.append(
-            "model: nanoGPT's GPT-2 (" + ", ".join(f"{k}: {_text(v)}" for k, v in _GPT2.items()) + ")"
+            "model: nanoGPT's GPT-2 (" + ", ".join(f"{k}: {_text(v)}" for k, v in GPT2.items()) + ")"
         )
 
     def _batches(self) -> None:
@@ -248,13 +181,13 @@ class _Reading(Translation):
             self.put("train.lr_schedule", "constant", self.line("decay_lr"))
             self.put("train.lr_warmup_steps", 0, self.line("decay_lr"))
             self.told("decay_lr", "train.lr_schedule: constant, and no warm-up, as there")
-            for theirs in _SCHEDULE:
+            for theirs in SCHEDULE:
                 if self.given(theirs):
                     self._idle(theirs, "nanoGPT reads it with decay_lr only")
             return
         self.put("train.lr_schedule", "cosine", self.line("decay_lr"))
         self.told("decay_lr", "train.lr_schedule: cosine")
-        for theirs, ours in _SCHEDULE.items():
+        for theirs, ours in SCHEDULE.items():
             self._take(theirs, ours)
 
     def _optimizer(self) -> None:
@@ -298,11 +231,11 @@ class _Reading(Translation):
         if device == "cpu" and self.given("dtype"):
             self.put("precision", "32-true", self.line("dtype"))
             self.told("dtype", "precision: 32-true; nanoGPT computes in float32 on a CPU whatever dtype says")
-        elif dtype in _PRECISION:
-            self.put("precision", _PRECISION[dtype], self.line("dtype"))
-            self.told("dtype", f"precision: {_PRECISION[dtype]}")
+        elif dtype in PRECISION:
+            self.put("precision", PRECISION[dtype], self.line("dtype"))
+            self.told("dtype", f"precision: {PRECISION[dtype]}")
         elif self.given("dtype"):
-            self.refuse("dtype", _scalar(dtype, 1), self.line("dtype"), f"expected one of {', '.join(_PRECISION)}")
+            self.refuse("dtype", _scalar(dtype, 1), self.line("dtype"), f"expected one of {', '.join(PRECISION)}")
         else:
             self.told("dtype", "precision: auto, bf16-mixed where the device has it")
         if self.given("compile"):
@@ -337,10 +270,10 @@ class _Reading(Translation):
             self.put("model.padding_multiple", 1, line)
             words = "tokenizer.kind: char"
         else:
-            self.put("tokenizer.source", _WANTS_GPT2, line)
+            self.put("tokenizer.source", WANTS_GPT2, line)
             self.put("model.padding_multiple", 64, line)
             words = "GPT-2's tokenizer, to be named with --tokenizer.path"
-        split = _SPLITS.get(name) or (("tail", 0.1) if characters else None)
+        split = SPLITS.get(name) or (("tail", 0.1) if characters else None)
         if split is not None:
             self.put("corpus.val_split", split[0], line)
             self.put("corpus.val_share", split[1], line)

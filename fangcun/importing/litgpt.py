@@ -24,7 +24,10 @@ from fangcun.importing.pickles import as_state, common_dtype, open_pickle
 from fangcun.model.families.names import refuse_rest, take
 
 WEIGHTS, CONFIG = "lit_model.pth", "model_config.yaml"
-_REMEDY = "A checkpoint of litgpt's own training is made one of weights alone by: litgpt convert_pretrained_checkpoint {folder} NEW"
+_REMEDY = (
+    "If you trust it, save the weights alone, once, with the Python that wrote it, and copy the other files beside them: "
+    "python -c \"import torch; torch.save(torch.load('{file}', weights_only=False)['model'], 'NEW/lit_model.pth')\""
+)
 _MODULES = {
     "norm_1": "attention_norm",
     "attn.qkv": "attention.qkv",
@@ -48,7 +51,7 @@ def read_litgpt(folder: Path) -> ForeignModel:
             )
     asked, notes = _read_config(folder / CONFIG)
     file = folder / WEIGHTS
-    found = open_pickle(file, remedy=_REMEDY.format(folder=folder))
+    found = open_pickle(file, remedy=_REMEDY.format(file=file))
     facts: dict[str, Any] = {}
     if isinstance(found, Mapping) and isinstance(found.get("model"), Mapping):
         facts = {"step": found["step_count"]} if isinstance(found.get("step_count"), int) else {}

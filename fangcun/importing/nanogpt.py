@@ -23,12 +23,15 @@ _MODULES = {
     "mlp.c_proj": "mlp.down",
 }
 _SIZES = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size")
-_REMEDY = "Copy it again, or save the model anew with nanoGPT's train.py."
+_REMEDY = (
+    'If you trust it, save what counts, once, with the Python that wrote it: python -c "import torch; '
+    "c = torch.load('{file}', weights_only=False); torch.save(dict(model=c['model'], model_args=c['model_args']), 'NEW.pt')\""
+)
 
 
 def read_nanogpt(file: Path) -> ForeignModel:
     """The model of a `ckpt.pt`. Raises FangcunError: no checkpoint of nanoGPT's, damaged, unsafe, or of other sizes."""
-    found = open_pickle(file, remedy=_REMEDY)
+    found = open_pickle(file, remedy=_REMEDY.format(file=file))
     if not isinstance(found, Mapping) or not {"model", "model_args"} <= found.keys():
         keys = ", ".join(map(str, list(found)[:6])) if isinstance(found, Mapping) else type(found).__name__
         raise FangcunError(

@@ -14,6 +14,7 @@ import torch
 
 from fangcun.errors import FangcunError
 
+_AGAIN = "Copy or fetch it again."
 _CULPRIT = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -21,7 +22,7 @@ def open_pickle(file: Path, *, remedy: str) -> Any:
     """The content of a file of `torch.save`, its tensors on the CPU and mapped where the format allows.
 
     Opened with `weights_only=True` and in no other way: what holds more than tensors and plain values raises
-    FangcunError, with `remedy` as its last sentence; so does a damaged file.
+    FangcunError, with `remedy` as its last sentence. So does a damaged file, without it.
     """
     try:
         with warnings.catch_warnings():
@@ -31,7 +32,7 @@ def open_pickle(file: Path, *, remedy: str) -> Any:
         culprit = _CULPRIT.search(str(error))
         if culprit is None and "weights_only" not in str(error).lower():
             raise FangcunError(
-                f"{file} is damaged or no file of torch.save ({_first_line(error)}). {remedy}"
+                f"{file} is damaged or no file of torch.save ({_first_line(error)}). {_AGAIN}"
             ) from error
         named = f" ({culprit.group(1)})" if culprit else ""
         raise FangcunError(
@@ -39,7 +40,7 @@ def open_pickle(file: Path, *, remedy: str) -> Any:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, KeyError, IndexError) as error:
         raise FangcunError(
-            f"{file} is damaged, incomplete or no file of torch.save ({_first_line(error)}). {remedy}"
+            f"{file} is damaged, incomplete or no file of torch.save ({_first_line(error)}). {_AGAIN}"
         ) from error
 
 

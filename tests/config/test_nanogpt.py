@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fangcun.config import LoadedRecipe, check_inputs, count_parameters, dump_recipe, load_recipe, resolve_model
-from fangcun.config.nanogpt import DEFAULTS
+from fangcun.config.nanogpt_tables import DEFAULTS
 from fangcun.config.python_settings import read_python_settings
 from fangcun.errors import ConfigError
 
