@@ -15,7 +15,19 @@ import pytest
 from fangcun import __version__, cli
 from fangcun.errors import ConfigError, FangcunError
 
-VERBS = {"run", "demo", "corpus", "tokenizer", "pack", "pretrain", "generate", "recipes", "download", "launch"}
+VERBS = {
+    "run",
+    "demo",
+    "corpus",
+    "tokenizer",
+    "pack",
+    "pretrain",
+    "generate",
+    "recipes",
+    "download",
+    "import",
+    "launch",
+}
 
 
 def fangcun(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
