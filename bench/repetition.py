@@ -19,7 +19,7 @@ import torch
 from common import report
 
 import fangcun
-from fangcun.corpus import read_documents
+from fangcun.corpus.shards import read_shards
 from fangcun.evaluation.repetition import describe_samples
 from fangcun.generation import SamplingSettings
 
@@ -57,12 +57,14 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--max-new-tokens", type=int, default=256)
-    parser.add_argument("--only", nargs="*", help="settings to try; default: all without rules, and two with every rule")
+    parser.add_argument(
+        "--only", nargs="*", help="settings to try; default: all without rules, and two with every rule"
+    )
     args = parser.parse_args()
     torch.set_num_threads(2)
     lm = fangcun.load(args.run, device="cpu")
-    val = [document.text for document in read_documents(args.run / "corpus", "val")]
-    train = [document.text for document in read_documents(args.run / "corpus", "train")]
+    val = [document.text for document in read_shards(sorted((args.run / "corpus").glob("val-*")))]
+    train = [document.text for document in read_shards(sorted((args.run / "corpus").glob("train-*")))]
     whole = "\n".join(val)
     length = len(whole) // args.samples
     pieces = [whole[i * length : i * length + 600] for i in range(args.samples)]
@@ -87,7 +89,7 @@ def main() -> None:
     for name, settings in SETTINGS.items():
         for rule, changes in RULES.items():
             label = name + rule
-            if args.only and label not in args.only or (not args.only and rule and name not in ruled):
+            if (args.only and label not in args.only) or (not args.only and rule and name not in ruled):
                 continue
             changed = dataclasses.replace(settings, **changes)
             line(label, lm.generate_batch(prompts, changed, max_new_tokens=args.max_new_tokens, seed=1))
