@@ -22,6 +22,7 @@ import fangcun
 from fangcun.corpus.shards import read_shards
 from fangcun.evaluation.repetition import describe_samples
 from fangcun.generation import SamplingSettings
+from fangcun.generation.memory import Memory
 
 SETTINGS = {
     "greedy": SamplingSettings(0.0),
@@ -43,6 +44,8 @@ RULES = {
     " + no 8-gram twice": {"no_repeat_ngram": 8},
     " + no 12-gram twice": {"no_repeat_ngram": 12},
     " + no 4-gram twice": {"no_repeat_ngram": 4},
+    " + at most 3 in a row": {"max_repeats": 3},
+    " + at most 4 in a row": {"max_repeats": 4},
 }
 
 
@@ -93,6 +96,16 @@ def main() -> None:
                 continue
             changed = dataclasses.replace(settings, **changes)
             line(label, lm.generate_batch(prompts, changed, max_new_tokens=args.max_new_tokens, seed=1))
+    for rule in (" + no 8-gram twice", " + no 12-gram twice", " + at most 3 in a row", " + at most 4 in a row"):
+        forbidden = total = 0
+        for text in val[:2000]:
+            ids = lm.tokenizer.encode(text)
+            memory = Memory(SamplingSettings(**RULES[rule]), [])
+            for index in ids:
+                forbidden += bool(memory.apply(torch.zeros(lm.tokenizer.vocab_size))[index] < 0)
+                memory.add(index)
+            total += len(ids)
+        report({"validation text" + rule: f"{forbidden} of {total} tokens would be forbidden"})
     line("the validation text", [piece[20 : 20 + length] for piece in pieces])
 
 

@@ -28,6 +28,7 @@ def generate(
     frequency_penalty: float = 0.0,
     presence_penalty: float = 0.0,
     no_repeat_ngram: int = 0,
+    max_repeats: int = 3,
     seed: int | None = None,
     n: int = 1,
     stop: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
@@ -62,6 +63,8 @@ def generate(
         Taken off a token's logit once it was written.
     no_repeat_ngram
         No run of this many tokens is written twice. 0: no such rule.
+    max_repeats
+        Ends loops: no unit stands more often in a row than this, where that makes 16 tokens. 0: no such rule.
     seed
         The same seed gives the same text.
     n

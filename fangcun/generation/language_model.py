@@ -105,6 +105,7 @@ class LanguageModel:
         frequency_penalty: float = 0.0,
         presence_penalty: float = 0.0,
         no_repeat_ngram: int = 0,
+        max_repeats: int = 0,
         seed: int | None = None,
         stop: str | Sequence[str] | None = (),
     ) -> str:
@@ -117,7 +118,15 @@ class LanguageModel:
         that is wrong.
         """
         settings = SamplingSettings(
-            temperature, top_k, top_p, repetition_penalty, min_p, no_repeat_ngram, frequency_penalty, presence_penalty
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            min_p,
+            no_repeat_ngram,
+            frequency_penalty,
+            presence_penalty,
+            max_repeats,
         )
         return self.generate_batch([prompt], settings, max_new_tokens=max_new_tokens, seed=seed, stop=stop)[0]
 
@@ -174,6 +183,7 @@ class LanguageModel:
         frequency_penalty: float = 0.0,
         presence_penalty: float = 0.0,
         no_repeat_ngram: int = 0,
+        max_repeats: int = 0,
         seed: int | None = None,
         stop: str | Sequence[str] | None = (),
     ) -> Iterator[str]:
@@ -182,7 +192,15 @@ class LanguageModel:
         The pieces joined are the text that `generate` returns. Arguments are checked at once, not at the first piece.
         """
         settings = SamplingSettings(
-            temperature, top_k, top_p, repetition_penalty, min_p, no_repeat_ngram, frequency_penalty, presence_penalty
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            min_p,
+            no_repeat_ngram,
+            frequency_penalty,
+            presence_penalty,
+            max_repeats,
         )
         return self._pieces(self._request(prompt, settings, max_new_tokens, seed, stop))
 
