@@ -49,7 +49,10 @@ def _pickles(folder: Path) -> list[Path]:
     if (folder / _PICKLE).is_file():
         return [folder / _PICKLE]
     index = folder / f"{_PICKLE}.index.json"
-    names = sorted({str(name) for name in _read_object(index).get("weight_map", {}).values()})
+    places = _read_object(index).get("weight_map", {})
+    if not isinstance(places, dict):
+        raise FangcunError(f"{index} names no shards: expected an object weight_map. {_REMEDY}")
+    names = sorted({str(name) for name in places.values()})
     for name in names:
         if not (folder / name).is_file():
             raise FangcunError(f"{folder / name} is missing, {index.name} names it. Fetch the missing shard.")
