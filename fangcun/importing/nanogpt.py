@@ -74,6 +74,9 @@ def read_nanogpt(file: Path) -> ForeignModel:
     facts: dict[str, Any] = {"step": found.get("iter_num")}
     if isinstance(best := found.get("best_val_loss"), int | float | torch.Tensor):
         facts["best_val_loss"] = float(best)
+    settings = found.get("config")
+    if isinstance(settings, Mapping) and isinstance(settings.get("dataset"), str):
+        facts["dataset"] = settings["dataset"]
     facts = {name: value for name, value in facts.items() if value is not None}
     return ForeignModel(
         build_model(config, state, file), "nanoGPT checkpoint", file.parent, [file], common_dtype(weights), facts

@@ -23,7 +23,12 @@ from fangcun.importing import read_config_json, read_litgpt, read_nanogpt
 from fangcun.importing.recipe import render_recipe
 
 ANY = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 300) | st.floats() | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 300)
+    | st.floats(-1e4, 1e4)
+    | st.sampled_from([float("nan"), float("inf")])
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=4,
 )

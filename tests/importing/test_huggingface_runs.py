@@ -10,13 +10,14 @@ import pytest
 import torch
 from folders import change_json, huggingface_folder, largest_difference, tokenizer
 from safetensors.torch import load_file
-from shapes import FAMILIES, random_ids
+from shapes import FAMILIES, random_ids, random_model
 
 import fangcun
 from fangcun.artifacts import find_weights, read_manifest
-from fangcun.config import load_recipe
+from fangcun.config import ModelConfig, load_recipe, resolve_model
 from fangcun.errors import FangcunError
 from fangcun.importing import take_in
+from fangcun.model import save_model
 from fangcun.tokenizer import Tokenizer
 
 TOLERANCE = 1e-4
@@ -144,3 +145,15 @@ def test_sizes_that_do_not_match_are_named(tmp_path: Path) -> None:
     change_json(tmp_path / "hf/config.json", intermediate_size=21)
     with pytest.raises(FangcunError, match=r"mlp.*expected"):
         take_in(tmp_path / "hf", tmp_path / "run")
+
+
+def test_a_model_that_no_family_expresses_comes_back_from_its_folder(tmp_path: Path) -> None:
+    config = resolve_model(
+        ModelConfig(exportable=False, mlp_class="ReLU2", vocab_size=300, n_embd=32, n_head=2, n_layer=1)
+    )
+    model = random_model(config)
+    save_model(model, tmp_path / "ours")
+    tokenizer().save(tmp_path / "ours")
+    take_in(tmp_path / "ours", tmp_path / "run")
+    ids = random_ids(config, length=20)
+    assert largest_difference(fangcun.load(tmp_path / "run", device="cpu").logits(ids), model(ids)) < TOLERANCE

@@ -98,6 +98,7 @@ def test_another_tokenizer_than_the_models_own_is_refused(tmp_path: Path, story_
     (tmp_path / "hf/tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(FangcunError, match=r"another tokenizer: 2 of its 300 tokens differ, the first is 'a'"):
         train(tmp_path / "run/recipe.yaml", story_file, "--tokenizer.path", str(tmp_path / "hf"))
+    assert not (tmp_path / "run-trained").exists()  # known before any work
 
 
 def test_a_shape_beside_init_from_is_a_contradiction(tmp_path: Path) -> None:
