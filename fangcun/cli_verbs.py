@@ -3,6 +3,7 @@ needs itself."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +23,17 @@ def generate(
     temperature: float = 0.8,
     top_k: int = 50,
     top_p: float = 1.0,
+    min_p: float = 0.0,
     repetition_penalty: float = 1.0,
+    frequency_penalty: float = 0.0,
+    presence_penalty: float = 0.0,
+    no_repeat_ngram: int = 0,
     seed: int | None = None,
+    n: int = 1,
     stop: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
     stream: Annotated[bool, Parameter(negative=())] = False,
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    logprobs: Annotated[bool, Parameter(negative=())] = False,
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8", "int4"] = "auto",
     device: str = "auto",
 ) -> int:
     """Continue a prompt with a trained model. Prints the prompt and what follows.
@@ -45,41 +52,76 @@ def generate(
         Sample among the k likeliest tokens. 0: all.
     top_p
         Sample among the likeliest tokens that together have this probability.
+    min_p
+        Sample among tokens with at least this share of the likeliest one's probability.
     repetition_penalty
         Above 1 makes tokens that were used less likely.
+    frequency_penalty
+        Taken off a token's logit for each time that it was written.
+    presence_penalty
+        Taken off a token's logit once it was written.
+    no_repeat_ngram
+        No run of this many tokens is written twice. 0: no such rule.
     seed
         The same seed gives the same text.
+    n
+        Samples, written together; a line --- N --- stands before each.
     stop
         Strings that end the text.
     stream
         Print while writing.
+    logprobs
+        Instead of the text, a line for each token: its log-probability and those of the likeliest in its place.
     dtype
-        Arithmetic.
+        Arithmetic. auto: bfloat16 where that is fast, else float32. int8, int4: weights of so many bits.
     device
         cpu, cuda, cuda:1; auto takes cuda where there is one.
     """
     import fangcun
+    from fangcun.generation import Engine, Piece, Request, SamplingSettings, TokenScore
+    from fangcun.generation.stopping import check_stop
 
+    if stream and (n > 1 or logprobs):
+        raise ConfigError(f"--stream: not together with {'--logprobs' if logprobs else '--n'}. Leave one of them out.")
+    settings = SamplingSettings(
+        temperature,
+        top_k or None,
+        top_p,
+        repetition_penalty,
+        min_p,
+        no_repeat_ngram,
+        frequency_penalty,
+        presence_penalty,
+    )
     model = fangcun.load(path, dtype=dtype, device=device)
-    settings = {
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "top_k": top_k or None,
-        "top_p": top_p,
-        "repetition_penalty": repetition_penalty,
-        "seed": seed,
-        "stop": tuple(stop or ()),
-    }
+    request = Request(
+        model.encode_prompt(prompt), settings, max_new_tokens, seed, check_stop(stop or ()),
+        n=n, logprobs=5 if logprobs else None,
+    )  # fmt: skip
+    texts, scores = [""] * max(n, 1), [list[TokenScore]() for _ in range(max(n, 1))]
     if stream:
-        pieces = model.stream(prompt, **settings)
         sys.stdout.write(prompt)
         sys.stdout.flush()
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
-    else:
-        print(prompt + model.generate(prompt, **settings))
+    with contextlib.closing(Engine(model, max_batch=max(1, min(n, 16))).stream(request)) as events:
+        for event in events:
+            if isinstance(event, Piece):
+                texts[event.sample] += event.text
+                scores[event.sample] += event.tokens
+                if stream:
+                    sys.stdout.write(event.text)
+                    sys.stdout.flush()
+    if stream:
+        print()
+        return 0
+    for number in range(n):
+        if n > 1:
+            print(f"--- {number + 1} ---")
+        if logprobs:
+            for token in scores[number]:
+                others = "  ".join(f"{other.text!r} {other.logprob:.2f}" for other in token.alternatives)
+                print(f"{token.logprob:7.2f}  {token.text!r}   {others}")
+        else:
+            print(prompt + texts[number])
     return 0
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fangcun.errors import FangcunError
-from fangcun.generation.engine import evaluation_mode
+from fangcun.generation.ids import evaluation_mode
 from fangcun.model import Transformer, find_documents
 from fangcun.tokens import MASKED, TokenSplit, Window, fetch_windows
 

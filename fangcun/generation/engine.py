@@ -1,169 +1,310 @@
-"""Ids from a model, one after the other: prefill the prompt, then one position a step over a KV cache.
+"""Many requests at once on one model: each joins the batch when it comes and leaves when it is done.
 
-Rules that hold for every model:
-
-- An empty prompt starts from the end-of-document token, as a document does in training.
-- Of a prompt longer than `block_size` the last `block_size` ids are read, with a warning.
-- When the context is full (`block_size` ids) and goes on, it starts anew from its last half, the new id included, and
-  is read again from position 0. So no position is ever used that training did not see, and a step costs the same
-  however long the text grows; what lies before the last half is forgotten.
-- Forward passes run in the dtype of the weights, without autocast, dropout off, under `torch.inference_mode`.
+Every turn reads one stretch of one waiting prompt, then one token of every sample that writes (continuous batching, Yu et
+al. 2022, Orca). A prompt that begins like one read before is read from where they part. Requests are served in the order
+in which they came. The same engine runs in a thread of its own (`start`, `submit`) or in the caller's (`stream`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import threading
+import time
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from collections import deque
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from fangcun.errors import FangcunError
-from fangcun.generation.sampling import SamplingSettings, sample
-from fangcun.model import KVCache, Transformer
+from fangcun.generation.ids import evaluation_mode
+from fangcun.generation.requests import Finished, Piece, QueueFullError, Request, check_request
+from fangcun.generation.rows import Rows
+from fangcun.generation.writing import Writing
+
+if TYPE_CHECKING:
+    from fangcun.generation.language_model import LanguageModel
+
+Event = Piece | Finished
+Deliver = Callable[[Event], None]
+
+PREFILL_TOKENS = 256
+"""Of a prompt read in one turn: those that write wait no longer than that for their next token."""
+
+MAX_SAMPLES = 128
+"""Samples of one request."""
 
 
-@contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside, and the mode that was set before back afterwards."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
+@dataclass
+class Totals:
+    """Counts since the engine was made."""
+
+    prompt_tokens: int = 0
+    """Of all prompts that were begun."""
+    cached_tokens: int = 0
+    """Of those, not read because they had been before."""
+    generated_tokens: int = 0
+    steps: int = 0
+    """Forward passes of the batch."""
 
 
-def check_max_new_tokens(value: object) -> int:
-    """A whole number >= 0. Raises FangcunError."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise FangcunError(f"max_new_tokens is {value!r}, expected a whole number >= 0.")
-    return value
+class Ticket:
+    """A request on its way."""
+
+    def __init__(self, engine: Engine, writings: list[Writing]) -> None:
+        self._engine, self.writings = engine, writings
+
+    def cancel(self) -> None:
+        """End what is not ended; a Finished with reason "cancelled" follows for each such sample. From any thread."""
+        for writing in self.writings:
+            writing.cancelled = True
+        self._engine.wake()
 
 
-def make_generator(seed: int | None) -> torch.Generator:
-    """A generator on the CPU of its own, so that sampling never moves torch's global one. None: a fresh seed."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    elif not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**64:
-        raise FangcunError(f"seed is {seed!r}, expected a whole number of at most 64 bits, or None.")
-    else:
-        generator.manual_seed(seed)
-    return generator
+class Engine:
+    """Continues prompts on a LanguageModel, `max_batch` samples at a time."""
 
-
-def next_logits(model: Transformer, ids: Sequence[int], cache: KVCache) -> Tensor:
-    """Read `ids` behind what the cache holds; float32 logits (padded_vocab_size,) for the id that follows them."""
-    device = model.head_weight.device
-    with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-        hidden = model.hidden(torch.tensor([list(ids)], device=device), cache)
-        # The head is applied to the last position alone: over a whole prompt it would cost more than the model.
-        return model.logits(hidden[0, -1]).float()
-
-
-def stream_ids(
-    model: Transformer,
-    prompt_ids: Sequence[int],
-    settings: SamplingSettings,
-    *,
-    vocab_size: int,
-    end_id: int,
-    max_new_tokens: int = 256,
-    seed: int | None = None,
-    stop_ids: Collection[int] = (),
-) -> Generator[int, None, None]:
-    """Yield the ids that follow `prompt_ids`, at most `max_new_tokens`.
-
-    Ends before an id of `stop_ids` or `end_id` (the end-of-document token, also the start for an empty prompt), which
-    is not yielded. Ids >= `vocab_size` are never drawn. The repetition penalty covers the prompt and what was written.
-    """
-    check_max_new_tokens(max_new_tokens)
-    generator = make_generator(seed)
-    block_size, rows = model.config.block_size, int(model.head_weight.shape[0])
-    for index in prompt_ids:
-        if not 0 <= index < rows:
+    def __init__(
+        self, lm: LanguageModel, *, max_batch: int = 16, max_waiting: int = 256, max_length: int | None = None
+    ) -> None:
+        """max_waiting: requests that may wait. max_length: positions a sample, where less than block_size is known to do."""
+        if max_batch < 1 or max_waiting < 0:
             raise FangcunError(
-                f"The prompt holds the id {index}, but the model knows ids 0 to {rows - 1}. Encode it with the model's own tokenizer."
+                f"max_batch is {max_batch} and max_waiting {max_waiting}, expected at least 1 and at least 0."
             )
-    if len(prompt_ids) > block_size:
-        warnings.warn(
-            f"The prompt has {len(prompt_ids):,} tokens, the model reads at most {block_size:,}: only the last {block_size:,} are used.",
-            stacklevel=2,
-        )
-    if max_new_tokens == 0:
-        return
-    ends = {end_id, *stop_ids}
-    context = list(prompt_ids[-block_size:]) if prompt_ids else [end_id]
-    seen = torch.tensor(sorted(set(prompt_ids)), dtype=torch.int64, device=model.head_weight.device)
-    with evaluation_mode(model):
-        cache = KVCache(
-            model.config,
-            1,
-            min(block_size, len(context) + max_new_tokens),
-            model.head_weight.dtype,
-            model.head_weight.device,
-        )
-        unread: Sequence[int] = context
-        for count in range(1, max_new_tokens + 1):
-            logits = next_logits(model, unread, cache)
-            chosen = sample(logits, settings, vocab_size=vocab_size, seen_ids=seen, generator=generator)
-            index = int(chosen)
-            if index in ends:
+        self.lm = lm
+        self.max_batch, self.max_waiting = max_batch, max_waiting
+        self.rows = Rows(lm.model, max_batch, min(max_length or lm.config.block_size, lm.config.block_size))
+        self.totals = Totals()
+        self._incoming: deque[Writing] = deque()
+        self._active: list[Writing] = []
+        self._filling: Writing | None = None
+        self._lock = threading.Condition()
+        self._turns = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closing: float | None = None
+
+    @property
+    def running(self) -> int:
+        """Samples that are being written, or read."""
+        return len(self._active) + (self._filling is not None)
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait for a place."""
+        return len(self._incoming)
+
+    def submit(self, request: Request, deliver: Deliver) -> Ticket:
+        """Queue a request; `deliver` gets its events, in the thread that runs the engine. From any thread.
+
+        What `deliver` raises ends that sample. Raises QueueFullError, or FangcunError naming the field that is wrong.
+        """
+        check_request(request, int(self.lm.model.embedding.weight.shape[0]), MAX_SAMPLES)
+        writings = [Writing(self.lm, request, number, deliver) for number in range(request.n)]
+        with self._lock:
+            if self._closing is not None:
+                raise QueueFullError("The engine is shutting down and takes no more requests.")
+            free = self.max_batch - self.running
+            if len(self._incoming) + request.n > self.max_waiting + free and self._incoming:
+                raise QueueFullError(
+                    f"{len(self._incoming)} samples wait already (max_waiting is {self.max_waiting}). Ask again later."
+                )
+            self._incoming += writings
+            self._lock.notify_all()
+        return Ticket(self, writings)
+
+    def stream(self, request: Request) -> Generator[Event, None, None]:
+        """The events of one request; runs the engine in this thread unless `start` did. Closing it cancels the request."""
+        events: deque[Event] = deque()
+        arrived = threading.Event()
+
+        def deliver(event: Event) -> None:
+            events.append(event)
+            arrived.set()
+
+        ticket = self.submit(request, deliver)
+        left = request.n
+        try:
+            while left:
+                if not events:
+                    if self._thread is None:
+                        self.turn()
+                    else:
+                        arrived.wait(0.5)
+                        arrived.clear()
+                    continue
+                event = events.popleft()
+                if isinstance(event, Finished):
+                    left -= 1
+                    if event.reason == "error":
+                        raise FangcunError(event.error or "the engine failed")
+                yield event
+        finally:
+            if left:
+                ticket.cancel()
+                if self._thread is None:
+                    self.turn()
+
+    def start(self) -> None:
+        """Run in a thread of its own until `close`."""
+        with self._lock:
+            if self._thread is None:
+                self._closing = None
+                self._thread = threading.Thread(target=self._run, name="fangcun-engine", daemon=True)
+                self._thread.start()
+
+    def close(self, *, drain_seconds: float = 0.0) -> None:
+        """Take no more requests, let those that are there end for at most `drain_seconds`, cancel the rest."""
+        with self._lock:
+            self._closing = time.monotonic() + drain_seconds
+            thread = self._thread
+            self._lock.notify_all()
+        if thread is not None:
+            thread.join()
+        self._thread = None
+
+    def wake(self) -> None:
+        """Look at the queue again."""
+        with self._lock:
+            self._lock.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not (self._incoming or self.running) and self._closing is None:
+                    self._lock.wait()
+                if self._closing is not None:
+                    if not (self._incoming or self.running):
+                        return
+                    if time.monotonic() >= self._closing:
+                        for writing in (*self._incoming, *self._active, self._filling):
+                            if writing is not None:
+                                writing.cancelled = True
+            self.turn()
+
+    def turn(self) -> None:
+        """Read a stretch of one prompt, write one token of every sample. Errors of the model end the samples they meet."""
+        with self._turns, evaluation_mode(self.lm.model):
+            try:
+                self._drop_cancelled()
+                self._fill()
+                self._write()
+            except Exception as error:
+                self._fail(error)
+
+    def _drop_cancelled(self) -> None:
+        with self._lock:
+            gone = [writing for writing in self._incoming if writing.cancelled]
+            for writing in gone:
+                self._incoming.remove(writing)
+        for writing in gone:
+            writing.finish("cancelled")
+        if self._filling is not None and self._filling.cancelled:
+            self._filling.finish("cancelled")
+            self._filling = None
+        for writing in [writing for writing in self._active if writing.cancelled]:
+            self._leave(writing, "cancelled")
+
+    def _fill(self) -> None:
+        """Take the next sample in, or read on its prompt; when that is read, draw its first token."""
+        if self._filling is None:
+            with self._lock:
+                if not self._incoming or len(self._active) == self.max_batch:
+                    return
+                writing = self._incoming.popleft()
+                self._filling = writing
+            self._begin(writing)
+            if self._filling is None:
                 return
-            yield index
-            if count == max_new_tokens:
-                return
-            if settings.repetition_penalty != 1:
-                seen = torch.cat([seen, chosen.view(1)])
-            context.append(index)
-            if len(context) > block_size:
-                context = context[-max(1, block_size // 2) :]
-                cache.truncate(0)
-                unread = context
-            else:
-                unread = context[-1:]
+        writing, row = self._filling, len(self._active)
+        # Alone, a prompt is read at once: nobody waits.
+        count = PREFILL_TOKENS if self._active else len(writing.unread)
+        part, writing.unread = writing.unread[:count], writing.unread[count:]
+        if writing.scores_prompt:
+            writing.score_prompt(self.rows.read(row, part, every=True), self.rows.logits)
+            logits = self.rows.logits(writing.last_hidden) if not writing.unread else None
+        else:
+            logits = self.rows.read(row, part)
+        if not writing.unread:
+            assert logits is not None
+            self._filling = None
+            self._active.append(writing)
+            self.rows.active = len(self._active)
+            self._advance(writing, logits)
 
+    def _begin(self, writing: Writing) -> None:
+        row, context = len(self._active), writing.sample.context
+        if writing.sample.full:
+            self._filling = None
+            writing.finish("length")
+            return
+        if writing.cut_tokens:
+            warnings.warn(
+                f"The prompt has {len(writing.request.prompt_ids):,} tokens, the model reads at most {self.lm.config.block_size:,}: only the last {self.lm.config.block_size:,} are used.",
+                stacklevel=2,
+            )
+        if writing.scores_prompt:
+            self.rows.forget(row)
+        else:
+            writing.n_cached_tokens = self.rows.borrow(row, context)
+        writing.unread = context[writing.n_cached_tokens :]
+        self.totals.prompt_tokens += len(context)
+        self.totals.cached_tokens += writing.n_cached_tokens
 
-def generate_ids(
-    model: Transformer,
-    prompt_ids: Sequence[int],
-    *,
-    vocab_size: int,
-    end_id: int,
-    max_new_tokens: int = 256,
-    temperature: float = 0.8,
-    top_k: int | None = 50,
-    top_p: float = 1.0,
-    repetition_penalty: float = 1.0,
-    seed: int | None = None,
-    stop_ids: Collection[int] = (),
-    on_token: Callable[[int], Any] | None = None,
-) -> list[int]:
-    """The ids that follow `prompt_ids`, without the one that ended them.
+    def _write(self) -> None:
+        """One token of every sample that has begun."""
+        for writing in list(self._active):
+            if writing.sample.shorten():  # its window moves: read anew, by itself
+                row = self._active.index(writing)
+                self.rows.forget(row)
+                self._advance(writing, self.rows.read(row, writing.sample.context))
+                writing.moved = True
+        staying = [writing for writing in self._active if not writing.moved]
+        if len(staying) == len(self._active):
+            if staying:
+                self._step(staying)
+            return
+        for writing in self._active:
+            writing.moved = False
 
-    `on_token` is called with each id as it is drawn; when it returns True, that id is the last. The rest is as in
-    `stream_ids`. Raises FangcunError, which names the argument that is wrong.
-    """
-    settings = SamplingSettings(temperature, top_k, top_p, repetition_penalty)
-    ids: list[int] = []
-    stream = stream_ids(
-        model,
-        prompt_ids,
-        settings,
-        vocab_size=vocab_size,
-        end_id=end_id,
-        max_new_tokens=max_new_tokens,
-        seed=seed,
-        stop_ids=stop_ids,
-    )
-    with contextlib.closing(stream):
-        for index in stream:
-            ids.append(index)
-            if on_token is not None and on_token(index) is True:
-                break
-    return ids
+    def _step(self, writings: list[Writing]) -> None:
+        logits = self.rows.step([writing.sample.context[-1] for writing in writings])
+        self.totals.steps += 1
+        for writing, row in zip(writings, logits, strict=True):
+            self._advance(writing, row)
+
+    def _advance(self, writing: Writing, logits: object) -> None:
+        """Draw the next token of a sample and tell it; where that was the last, the sample leaves."""
+        self.totals.generated_tokens += 1
+        try:
+            reason = writing.advance(logits)  # type: ignore[arg-type]
+        except FangcunError as error:
+            self._leave(writing, "error", str(error))
+            return
+        except Exception as error:  # the receiver's own
+            self._leave(writing, "error", f"{type(error).__name__}: {error}")
+            return
+        if reason is not None:
+            self._leave(writing, reason)
+
+    def _leave(self, writing: Writing, reason: str, error: str | None = None) -> None:
+        """The last active row takes the place of the one that ends; the prompt being read moves up behind it."""
+        row, last = self._active.index(writing), len(self._active) - 1
+        self.rows.swap(row, last)
+        self._active[row] = self._active[last]
+        self._active.pop()
+        self.rows.active = last
+        if self._filling is not None:
+            self.rows.swap(last, last + 1)
+        writing.finish(reason, error)  # type: ignore[arg-type]
+
+    def _fail(self, error: Exception) -> None:
+        """The model itself failed (out of memory, say): everything that runs ends with the reason, what waits stays."""
+        running = [*self._active, *([self._filling] if self._filling is not None else [])]
+        self._active.clear()
+        self._filling = None
+        self.rows.active = 0
+        for row in range(self.max_batch):
+            self.rows.forget(row)
+        text = str(error) if isinstance(error, FangcunError) else f"{type(error).__name__}: {error}"
+        for writing in running:
+            writing.finish("error", text)

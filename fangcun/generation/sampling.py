@@ -1,13 +1,16 @@
-"""From the logits of one position to the next token: penalty, temperature, top-k, top-p, then one draw.
+"""From the logits of one position to the next token: penalties, temperature, top-k, top-p, min-p, then one draw.
 
 The filters are pure functions on float32 logits of shape (V,) or (B, V), and `filter_logits` applies them in the order
-of Hugging Face transformers: repetition penalty, temperature, top-k, top-p. Randomness is a `torch.Generator` on the
-CPU, whatever the device of the logits, so that a seed means the same draws everywhere.
+of Hugging Face transformers: penalties, temperature, top-k, top-p, min-p. A draw takes one number from a
+`torch.Generator` on the CPU, whatever the device of the logits, so that a seed means the same draws everywhere.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +35,18 @@ class SamplingSettings:
     repetition_penalty: float = 1.0
     """Above 1 makes tokens that already stand in the context less likely (Keskar et al. 2019, section 4.1)."""
 
+    min_p: float = 0.0
+    """Only tokens with at least this share of the likeliest one's probability can be drawn (Nguyen et al. 2024)."""
+
+    no_repeat_ngram: int = 0
+    """No run of this many tokens is written twice, the prompt's included (Paulus et al. 2017). 0: no such rule."""
+
+    frequency_penalty: float = 0.0
+    """Taken off a token's logit for each time that it was written; the prompt does not count."""
+
+    presence_penalty: float = 0.0
+    """Taken off a token's logit once it was written; the prompt does not count."""
+
     def __post_init__(self) -> None:
         if not _is_number(self.temperature) or not 0 <= self.temperature < math.inf:
             raise FangcunError(
@@ -49,6 +64,20 @@ class SamplingSettings:
             raise FangcunError(
                 f"repetition_penalty is {self.repetition_penalty!r}, expected a number above 0 (1 is none, 1.1 is mild)."
             )
+        if not _is_number(self.min_p) or not 0 <= self.min_p <= 1:
+            raise FangcunError(f"min_p is {self.min_p!r}, expected a number from 0 (no limit) to 1 (greedy).")
+        if (
+            not isinstance(self.no_repeat_ngram, int)
+            or isinstance(self.no_repeat_ngram, bool)
+            or self.no_repeat_ngram < 0
+        ):
+            raise FangcunError(
+                f"no_repeat_ngram is {self.no_repeat_ngram!r}, expected a whole number >= 0 (0 allows repetition)."
+            )
+        for name in ("frequency_penalty", "presence_penalty"):
+            value = getattr(self, name)
+            if not _is_number(value) or not -1e4 < value < 1e4:
+                raise FangcunError(f"{name} is {value!r}, expected a number (0 is none, OpenAI's range is -2 to 2).")
 
     @property
     def greedy(self) -> bool:
@@ -103,22 +132,143 @@ def keep_top_p(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(drop.scatter(-1, order, drop), -math.inf)
 
 
+def keep_min_p(logits: Tensor, p: float) -> Tensor:
+    """Logits (..., V) with tokens of less than `p` times the likeliest one's probability at -inf."""
+    if p <= 0:
+        return logits
+    return logits.masked_fill(logits < logits.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)
+
+
 def filter_logits(
     logits: Tensor, settings: SamplingSettings, *, vocab_size: int, seen_ids: Tensor | None = None
 ) -> Tensor:
     """Logits (V,) or (B, V) after every filter; their softmax is the distribution that is drawn from.
 
-    Greedy settings stop after the penalty: neither temperature nor top-k nor top-p moves the largest logit.
+    What depends on the order of the ids written (`no_repeat_ngram`, frequency and presence) is in `Memory`. Greedy
+    settings stop after the penalty: no later filter moves the largest logit.
     """
     logits = forbid_ids_from(logits, vocab_size)
     if seen_ids is not None:
         logits = penalize_repetition(logits, seen_ids, settings.repetition_penalty)
-    if settings.greedy:
-        return logits
+    return logits if settings.greedy else _shape(logits, settings)
+
+
+def _shape(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """Temperature, top-k, top-p and min-p on logits (..., V)."""
     if settings.temperature != 1:
         # The largest logit is brought to 0 first, so that a tiny temperature underflows to greedy instead of overflowing.
         logits = (logits - logits.amax(dim=-1, keepdim=True)) / settings.temperature
-    return keep_top_p(keep_top_k(logits, settings.top_k), settings.top_p)
+    return keep_min_p(keep_top_p(keep_top_k(logits, settings.top_k), settings.top_p), settings.min_p)
+
+
+class Memory:
+    """What one sample has read and written, as far as its settings look back on it."""
+
+    def __init__(self, settings: SamplingSettings, prompt_ids: Sequence[int]) -> None:
+        self.settings = settings
+        self._penalizes = settings.repetition_penalty != 1
+        self._counts = settings.frequency_penalty != 0 or settings.presence_penalty != 0
+        self._seen: dict[int, None] = dict.fromkeys(prompt_ids) if self._penalizes else {}
+        self._written: dict[int, int] = {}
+        self._length = settings.no_repeat_ngram
+        self._followers: dict[tuple[int, ...], list[int]] = {}
+        self._last: deque[int] = deque(maxlen=max(self._length - 1, 0))
+        if self._length:
+            for index in prompt_ids:
+                self._remember_run(index)
+
+    @property
+    def active(self) -> bool:
+        """Whether `apply` changes anything."""
+        return self._penalizes or self._counts or self._length > 0
+
+    def add(self, index: int) -> None:
+        """An id was written."""
+        if self._penalizes:
+            self._seen[index] = None
+        if self._counts:
+            self._written[index] = self._written.get(index, 0) + 1
+        if self._length:
+            self._remember_run(index)
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """Float32 logits (V,) with the penalties taken off; the ones given stay as they are."""
+        settings = self.settings
+        if self._seen:
+            seen = torch.tensor(list(self._seen), dtype=torch.int64, device=logits.device)
+            logits = penalize_repetition(logits, seen, settings.repetition_penalty)
+        if self._written:
+            ids = torch.tensor(list(self._written), dtype=torch.int64, device=logits.device)
+            counts = torch.tensor(list(self._written.values()), dtype=logits.dtype, device=logits.device)
+            logits = logits.index_add(
+                0, ids, -(counts * settings.frequency_penalty + settings.presence_penalty)
+            )  # fmt: skip
+        if self._length and len(self._last) == self._length - 1 and (known := self._followers.get(tuple(self._last))):
+            forbidden = logits.clone()
+            forbidden[known] = -math.inf
+            # A vocabulary of a few characters can run out of ids; then the rule gives way.
+            logits = forbidden if bool((forbidden > -math.inf).any()) else logits
+        return logits
+
+    def _remember_run(self, index: int) -> None:
+        if len(self._last) == self._length - 1:
+            self._followers.setdefault(tuple(self._last), []).append(index)
+        self._last.append(index)
+
+
+def draw(
+    logits: Tensor, settings: SamplingSettings, *, vocab_size: int, generator: torch.Generator | None = None
+) -> int:
+    """The next id from logits (V,) on which the penalties are done: the distribution of `filter_logits`, made cheaply.
+
+    Raises FangcunError where the logits hold NaN or +inf, which means broken weights.
+    """
+    logits = logits[:vocab_size].float()
+    if settings.greedy:
+        best, index = logits.max(dim=-1)
+        _check_finite(float(best))
+        return int(index)
+    candidates = _nucleus(logits, settings) if settings.top_k is None else _likeliest(logits, settings.top_k)
+    if candidates is not None and settings.top_k is None:
+        settings = dataclasses.replace(settings, top_p=1.0)
+    kept = logits if candidates is None else logits[candidates]
+    _check_finite(float(kept.max()))
+    cumulated = _shape(kept, settings).double().softmax(dim=-1).cumsum(dim=-1).cpu()
+    point = torch.rand((), generator=generator, dtype=torch.float64) * cumulated[-1]
+    chosen = torch.searchsorted(cumulated, point, right=True).clamp_max(len(cumulated) - 1)
+    return int(chosen if candidates is None else candidates[chosen])
+
+
+FEW = 1024
+"""Tokens that nearly always hold a nucleus: finding them costs a fifth of sorting a large vocabulary."""
+
+
+def _likeliest(logits: Tensor, k: int) -> Tensor | None:
+    """Ids that top-k leaves, ascending, ties with the k-th included; None: all. Over them the other filters are cheap."""
+    if k >= len(logits):
+        return None
+    threshold = logits.topk(k).values[-1]
+    if not bool(torch.isfinite(threshold)):
+        return None
+    return (logits >= threshold).nonzero().flatten()
+
+
+def _nucleus(logits: Tensor, settings: SamplingSettings) -> Tensor | None:
+    """Ids that top-p leaves, ascending, where they are few; None: not known."""
+    if settings.top_p >= 1 or len(logits) <= FEW:
+        return None
+    likeliest, ids = ((logits - logits.max()) / settings.temperature).softmax(dim=-1).topk(FEW)
+    before = likeliest.double().cumsum(dim=-1) - likeliest
+    if not float(before[-1]) >= settings.top_p:
+        return None
+    return ids[before < settings.top_p].sort().values
+
+
+def _check_finite(largest: float) -> None:
+    if not math.isfinite(largest):
+        raise FangcunError(
+            "The model's logits are not finite, so no token can be chosen: its weights hold NaN or infinity, or float16 overflows. Use an earlier checkpoint, or dtype float32."
+        )
 
 
 def sample(
@@ -134,12 +284,10 @@ def sample(
     `seen_ids` are the ids for the repetition penalty, `generator` lies on the CPU (None: torch's global one). Raises
     FangcunError where the logits hold NaN or +inf, which means broken weights.
     """
-    logits = filter_logits(logits.float(), settings, vocab_size=vocab_size, seen_ids=seen_ids)
-    if not bool(torch.isfinite(logits.amax(dim=-1)).all()):
-        raise FangcunError(
-            "The model's logits are not finite, so no token can be chosen: its weights hold NaN or infinity, or float16 overflows. Use an earlier checkpoint, or dtype float32."
-        )
-    if settings.greedy:
-        return logits.argmax(dim=-1)
-    probabilities = logits.softmax(dim=-1).cpu()
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1).to(logits.device)
+    logits = logits.float()
+    if seen_ids is not None:
+        logits = penalize_repetition(logits, seen_ids, settings.repetition_penalty)
+    rows = [
+        draw(row, settings, vocab_size=vocab_size, generator=generator) for row in logits.view(-1, logits.shape[-1])
+    ]
+    return torch.tensor(rows, device=logits.device).view(logits.shape[:-1])

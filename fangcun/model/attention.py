@@ -65,7 +65,7 @@ class Rotary(nn.Module):
         return self.cos[start : start + count], self.sin[start : start + count]
 
     def at(self, positions: Tensor) -> Turn:
-        """The tables of positions (B, T), all of them below T."""
+        """The tables of positions (B, T), all of them below T or the length the tables were built for."""
         if positions.shape[1] > self.cos.shape[0]:
             self.build(2 * positions.shape[1], self.cos.device)
         return self.cos[positions], self.sin[positions]
@@ -133,18 +133,16 @@ class Attention(nn.Module):
         H, G, D = self.heads, self.groups, self.head_size
         query, key, value = self.project(x, turn)
         dropout = self.dropout if self.training else 0.0
-        past = 0
+        past, mask = 0, None
         if cache is not None:
-            past = cache.length
+            past, mask = cache.length, cache.mask(T, x.device)
             key, value = cache.append(self.layer, key, value)
         if documents is not None:
             mixed = documents.attend(query, key, value, dropout)
         elif not past and attention_pays(query):
             mixed = causal_attention(query, key, value, dropout=dropout)
         else:
-            mask = None
-            if past and T > 1:  # is_causal aligns a rectangle at its first row, wanted is its last
-                mask = torch.ones(T, past + T, dtype=torch.bool, device=x.device).tril(past)
+            # is_causal aligns a rectangle at its first row; where its last is wanted, the cache has a mask.
             mixed = F.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None and T > 1, enable_gqa=G < H
             )

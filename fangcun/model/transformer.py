@@ -93,11 +93,19 @@ class Transformer(nn.Module):
         self.norm = make_norm(config)
         tied = config.tie_embeddings
         self.head = None if tied else nn.Linear(config.n_embd, config.padded_vocab_size, bias=False)
+        # Set by fangcun.model.packed, for use without training:
+        self.packed_head: nn.Module | None = None
+        self.stream_dtype: torch.dtype | None = None
 
     @property
     def head_weight(self) -> Tensor:
         """The matrix (padded_vocab_size, n_embd) that turns hidden states into logits: the embedding's where tied."""
         return self.embedding.weight if self.head is None else self.head.weight
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of keys and values as they come: what a cache for this model should hold."""
+        return self.stream_dtype or self.embedding.weight.dtype
 
     def hidden(self, ids: Tensor, cache: KVCache | None = None, documents: Documents | None = None) -> Tensor:
         """(B, T) int64 ids -> (B, T, n_embd) after the final norm.
@@ -111,13 +119,16 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.reserve(T)
         x = embed(ids, self.embedding.weight, tied=self.head is None)
+        if self.stream_dtype is not None:
+            x = x.to(self.stream_dtype)
         if self.config.scale_embeddings:
             x = x * math.sqrt(self.config.n_embd)
         if self.ngrams is not None:
             x = x + self.ngrams(ids, None if cache is None else cache.remember(ids), documents)
         turn = None
+        positions = documents.positions if documents is not None else None if cache is None else cache.positions
         if self.rotary is not None:
-            turn = self.rotary(start, T) if documents is None else self.rotary.at(documents.positions)
+            turn = self.rotary(start, T) if positions is None else self.rotary.at(positions)
         elif self.positions is not None:
             if start + T > self.config.block_size:
                 raise FangcunError(
@@ -125,7 +136,7 @@ class Transformer(nn.Module):
                     f"({self.config.block_size}). Give it a shorter context."
                 )
             table = self.positions.weight
-            x = x + (table[start : start + T] if documents is None else F.embedding(documents.positions, table))
+            x = x + (table[start : start + T] if positions is None else F.embedding(positions, table))
         x = drop(x, self.config.dropout, self.training)
         for block in self.blocks:
             x = block(x, turn, cache, documents)
@@ -135,7 +146,8 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., n_embd) from `hidden` -> (..., padded_vocab_size)."""
-        return cap_logits(F.linear(hidden, self.head_weight), self.config.logit_softcap)
+        raw = F.linear(hidden, self.head_weight) if self.packed_head is None else self.packed_head(hidden)
+        return cap_logits(raw, self.config.logit_softcap)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """(B, T) int64 ids -> logits (B, T, padded_vocab_size). See `hidden` for the cache and the errors."""

@@ -105,12 +105,15 @@ class Recites:
     """Stands in for a model that writes a given text, whatever it reads, to steer the bytes that arrive."""
 
     def __init__(self, make_model: Make, words: Tokenizer, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-        from fangcun.generation import engine
+        from fangcun.generation.rows import Rows
 
         ids = iter([*words.encode(text), words.eos_id])
-        monkeypatch.setattr(
-            engine, "next_logits", lambda *_: torch.nn.functional.one_hot(torch.tensor(next(ids)), 257).float()
-        )
+
+        def next_logits() -> torch.Tensor:
+            return torch.nn.functional.one_hot(torch.tensor(next(ids)), 257).float()
+
+        monkeypatch.setattr(Rows, "read", lambda *_: next_logits())
+        monkeypatch.setattr(Rows, "step", lambda *_: next_logits()[None])
         self.lm = LanguageModel(make_model(), words)
 
 
@@ -212,7 +215,7 @@ def test_several_end_tokens_of_a_generation_config_all_end_the_text(make_model: 
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("dtype", "int8"), *(("device", name) for name in ("toaster", "cuda:99", "mps", "meta", "xpu:0"))],
+    [("dtype", "int3"), *(("device", name) for name in ("toaster", "cuda:99", "mps", "meta", "xpu:0"))],
 )
 def test_load_names_a_wrong_dtype_or_device(argument: str, value: str, make_model: Make, save: Save) -> None:
     with pytest.raises(FangcunError, match=f"{argument}(:| is) '?{value}"):

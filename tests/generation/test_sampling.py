@@ -10,7 +10,9 @@ import torch
 
 from fangcun.errors import FangcunError
 from fangcun.generation.sampling import (
+    Memory,
     SamplingSettings,
+    draw,
     filter_logits,
     forbid_ids_from,
     keep_top_k,
@@ -153,3 +155,57 @@ def test_broken_logits_are_an_error_and_no_token(bad: float) -> None:
 def test_a_wrong_setting_is_refused_by_name(name: str, value: object) -> None:
     with pytest.raises(FangcunError, match=rf"^{name} is "):
         SamplingSettings(**{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(0.8, 7),
+        SamplingSettings(1.3, None),
+        SamplingSettings(1.0, None, 0.9),
+        SamplingSettings(0.7, None, 0.5, min_p=0.1),
+        SamplingSettings(1.0, 40, 0.8, min_p=0.02),
+        SamplingSettings(1.0, None, 0.999999),
+    ],
+)
+@pytest.mark.parametrize("size", [40, 3000])
+def test_draws_follow_the_filtered_distribution(settings: SamplingSettings, size: int) -> None:
+    logits = some_logits(11, size)
+    wanted = filter_logits(logits, settings, vocab_size=size).double().softmax(-1)
+    generator, count = torch.Generator().manual_seed(3), 4000
+    drawn = torch.tensor([draw(logits, settings, vocab_size=size, generator=generator) for _ in range(count)])
+    shares = torch.bincount(drawn, minlength=size) / count
+    assert not bool(shares[wanted == 0].any())
+    # Five standard deviations of the frequency of each token, and what a rare one may have by chance.
+    assert bool(((shares - wanted).abs() <= 5 * (wanted * (1 - wanted) / count).sqrt() + 3 / count).all())
+
+
+def test_min_p_is_that_of_transformers() -> None:
+    from transformers.generation.logits_process import MinPLogitsWarper
+
+    logits = some_logits(5, 3, V)
+    theirs = MinPLogitsWarper(0.1)(torch.empty(3, 0, dtype=torch.int64), logits / 0.7).softmax(-1)
+    ours = filter_logits(logits, SamplingSettings(0.7, None, min_p=0.1), vocab_size=V).softmax(-1)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_no_run_is_written_twice_as_in_transformers(length: int) -> None:
+    from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
+
+    ids = torch.randint(6, (30,), generator=torch.Generator().manual_seed(length)).tolist()
+    memory, reference = Memory(SamplingSettings(no_repeat_ngram=length), ids[:10]), NoRepeatNGramLogitsProcessor(length)
+    logits = some_logits(1, 12)
+    for place in range(10, 30):
+        memory.add(ids[place])
+        theirs = reference(torch.tensor([ids[: place + 1]]), logits[None].clone())[0]
+        assert torch.equal(memory.apply(logits), theirs)
+    tiny = Memory(SamplingSettings(no_repeat_ngram=1), [0, 1])
+    assert torch.equal(tiny.apply(logits[:2]), logits[:2])  # nothing would be left
+
+
+def test_frequency_and_presence_count_what_was_written() -> None:
+    memory = Memory(SamplingSettings(frequency_penalty=0.5, presence_penalty=0.25), [3, 3, 3])
+    for index in (1, 1, 2):
+        memory.add(index)
+    assert memory.apply(torch.zeros(5)).tolist() == [0, -1.25, -0.75, 0, 0]
