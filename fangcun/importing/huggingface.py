@@ -70,6 +70,7 @@ def _dtype(files: list[Path]) -> torch.dtype:
             raise FangcunError(
                 f"{file} cannot be read ({error}): the file is damaged or incomplete. {_REMEDY}"
             ) from error
+    kinds = {kind for kind in kinds if "F" in kind}  # old files hold masks too
     only = kinds.pop() if len(kinds) == 1 else ""
     return {"BF16": torch.bfloat16, "F16": torch.float16}.get(only, torch.float32)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from folders import change_json, huggingface_folder, largest_difference, tokenizer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from shapes import FAMILIES, random_ids, random_model
 
 import fangcun
@@ -106,6 +106,16 @@ def test_weights_keep_their_type_bit_for_bit(dtype: torch.dtype, tmp_path: Path)
     here = load_file(find_weights(tmp_path / "run") / "model.safetensors")
     assert here.keys() == there.keys()
     assert all(here[name].dtype == dtype and torch.equal(here[name], there[name]) for name in there)
+
+
+def test_masks_of_old_files_do_not_change_the_type_of_the_weights(tmp_path: Path) -> None:
+    huggingface_folder(tmp_path, "gpt_neox").to(torch.float16).save_pretrained(tmp_path / "hf")
+    state = load_file(tmp_path / "hf/model.safetensors")
+    state["gpt_neox.layers.0.attention.bias"] = torch.ones(1, 1, 32, 32, dtype=torch.bool).tril()
+    save_file(state, tmp_path / "hf/model.safetensors", metadata={"format": "pt"})
+    take_in(tmp_path / "hf", tmp_path / "run")
+    written = load_file(find_weights(tmp_path / "run") / "model.safetensors")
+    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
 
 
 def test_the_ids_that_end_a_text_come_along(tmp_path: Path) -> None:
