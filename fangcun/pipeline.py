@@ -150,6 +150,11 @@ def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
             from fangcun.model import read_config
 
             read_config(find_weights(loaded.recipe.init_from))
+            if loaded.recipe.tokenizer.path is not None:  # before a corpus is made that is of no use
+                from fangcun.tokenizer import import_tokenizer
+                from fangcun.training.initial import check_own_tokenizer
+
+                check_own_tokenizer(loaded.recipe.init_from, import_tokenizer(loaded.recipe.tokenizer.path).tokenizer)
 
 
 def check_folder(folder: Path) -> None:

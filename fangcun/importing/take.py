@@ -114,14 +114,17 @@ def _find_for_nanogpt(foreign: ForeignModel, named: Path | None, rows: int) -> t
         raise FangcunError(
             f"{foreign.folder}: a checkpoint of nanoGPT's has no tokenizer beside it. With {rows:,} rows it reads GPT-2's: --tokenizer PATH (tokenizer.json, or vocab.json and merges.txt)."
         )
+    text = f"data/{foreign.facts['dataset']}/input.txt" if "dataset" in foreign.facts else "input.txt"
     raise FangcunError(
-        f"{foreign.folder}: a checkpoint of nanoGPT's has no tokenizer beside it, and its meta.pkl is a pickle, which is not opened. With {rows:,} rows it reads characters: --characters-from input.txt (the text of its prepare.py), or --tokenizer PATH."
+        f"{foreign.folder}: a checkpoint of nanoGPT's has no tokenizer beside it, and its meta.pkl is a pickle, which is not opened. With {rows:,} rows it reads characters: --characters-from {text} (the text that its prepare.py read), or --tokenizer PATH."
     )
 
 
 def _describe(foreign: ForeignModel, tokenizer: Tokenizer, path: Path, out: Path) -> str:
     config = foreign.model.config
-    facts = "".join(f", {name} {value:g}" for name, value in foreign.facts.items())
+    facts = "".join(
+        f", {name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in foreign.facts.items()
+    )
     return (
         f"imported   {foreign.format} {path}{facts}: {config.family}, {count_parameters(config):,} parameters, "
         f"context {config.block_size:,}, {tokenizer.vocab_size:,} ids"

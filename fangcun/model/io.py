@@ -172,7 +172,10 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        shards = sorted({str(name) for name in _read_json(folder / INDEX).get("weight_map", {}).values()})
+        places = _read_json(folder / INDEX).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise FangcunError(f"{folder / INDEX} names no shards: expected an object weight_map. Fetch it again.")
+        shards = sorted({str(name) for name in places.values()})
         for name in shards:
             if not (folder / name).is_file():
                 raise FangcunError(f"{folder / name} is missing, {INDEX} names it. Fetch the missing shard.")

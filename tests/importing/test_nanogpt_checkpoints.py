@@ -139,11 +139,11 @@ def test_a_text_with_other_characters_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "hint"), [(320, "--characters-from input.txt"), (50304, r"reads GPT-2's: --tokenizer")]
+    ("rows", "hint"), [(320, "--characters-from data/novel/input.txt"), (50304, r"reads GPT-2's: --tokenizer")]
 )
 def test_a_missing_tokenizer_is_told_with_what_fits(rows: int, hint: str, tmp_path: Path) -> None:
     shape = SHAPE | {"vocab_size": rows, "n_layer": 1}
-    write_checkpoint(tmp_path / "ckpt.pt", weights_of(shape, False), shape)
+    write_checkpoint(tmp_path / "ckpt.pt", weights_of(shape, False), shape, config={"dataset": "novel"})
     with pytest.raises(FangcunError, match=hint):
         take_in(tmp_path / "ckpt.pt", tmp_path / "run")
 

@@ -95,7 +95,7 @@ def from_hf_state(config: ModelConfig, hf: State) -> tuple[ModelConfig, State]:
 
 def _from_hf_fields(raw: dict[str, Any]) -> ModelConfig:
     kind = raw.get("model_type")
-    if kind not in ABILITIES:
+    if not isinstance(kind, str) or kind not in ABILITIES:
         hint = did_you_mean(str(kind), ABILITIES)
         raise ConfigError(f"config.json: model_type is {kind!r}, Fangcun reads {', '.join(ABILITIES)}.{hint}")
     if raw.get("quantization_config"):
