@@ -44,8 +44,6 @@ RULES = {
     " + no 8-gram twice": {"no_repeat_ngram": 8},
     " + no 12-gram twice": {"no_repeat_ngram": 12},
     " + no 4-gram twice": {"no_repeat_ngram": 4},
-    " + at most 3 in a row": {"max_repeats": 3},
-    " + at most 4 in a row": {"max_repeats": 4},
 }
 
 
@@ -96,7 +94,7 @@ def main() -> None:
                 continue
             changed = dataclasses.replace(settings, **changes)
             line(label, lm.generate_batch(prompts, changed, max_new_tokens=args.max_new_tokens, seed=1))
-    for rule in (" + no 8-gram twice", " + no 12-gram twice", " + at most 3 in a row", " + at most 4 in a row"):
+    for rule in (" + no 4-gram twice", " + no 8-gram twice", " + no 12-gram twice"):
         forbidden = total = 0
         for text in val[:2000]:
             ids = lm.tokenizer.encode(text)

@@ -21,7 +21,7 @@ HELP = """\
   /new            forget what was said
   /again          answer the last message anew
   /set NAME VALUE change temperature, top_k (0: all), top_p, min_p, repetition_penalty, frequency_penalty,
-                  presence_penalty, no_repeat_ngram, max_repeats, max_new_tokens or seed (none: a fresh one each time)
+                  presence_penalty, no_repeat_ngram, max_new_tokens or seed (none: a fresh one each time)
   /settings       show them
   /quit           leave (so does Ctrl-D); Ctrl-C ends an answer"""
 
@@ -39,8 +39,7 @@ def chat(
     repetition_penalty: float = 1.0,
     frequency_penalty: float = 0.0,
     presence_penalty: float = 0.0,
-    no_repeat_ngram: int = 0,
-    max_repeats: int = 3,
+    no_repeat_ngram: int = 12,
     seed: int | None = None,
     base: Annotated[bool, Parameter(negative=())] = False,
     dtype: Dtype = "auto",
@@ -71,9 +70,7 @@ def chat(
     presence_penalty
         Taken off a token's logit once it was written.
     no_repeat_ngram
-        No run of this many tokens is written twice. 0: no such rule.
-    max_repeats
-        Ends loops: no unit stands more often in a row than this, where that makes 16 tokens. 0: no such rule.
+        No run of this many tokens is written twice, which ends loops; the prompt may be quoted. 0: no such rule.
     seed
         The same seed and the same words give the same answers.
     base

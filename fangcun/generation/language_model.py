@@ -105,7 +105,6 @@ class LanguageModel:
         frequency_penalty: float = 0.0,
         presence_penalty: float = 0.0,
         no_repeat_ngram: int = 0,
-        max_repeats: int = 0,
         seed: int | None = None,
         stop: str | Sequence[str] | None = (),
     ) -> str:
@@ -126,7 +125,6 @@ class LanguageModel:
             no_repeat_ngram,
             frequency_penalty,
             presence_penalty,
-            max_repeats,
         )
         return self.generate_batch([prompt], settings, max_new_tokens=max_new_tokens, seed=seed, stop=stop)[0]
 
@@ -183,7 +181,6 @@ class LanguageModel:
         frequency_penalty: float = 0.0,
         presence_penalty: float = 0.0,
         no_repeat_ngram: int = 0,
-        max_repeats: int = 0,
         seed: int | None = None,
         stop: str | Sequence[str] | None = (),
     ) -> Iterator[str]:
@@ -200,7 +197,6 @@ class LanguageModel:
             no_repeat_ngram,
             frequency_penalty,
             presence_penalty,
-            max_repeats,
         )
         return self._pieces(self._request(prompt, settings, max_new_tokens, seed, stop))
 

@@ -37,17 +37,14 @@ class SamplingSettings:
     """Only tokens with at least this share of the likeliest one's probability can be drawn (Nguyen et al. 2024)."""
 
     no_repeat_ngram: int = 0
-    """No run of this many tokens is written twice, the prompt's included (Paulus et al. 2017). 0: no such rule."""
+    """No run of this many tokens is written twice (Paulus et al. 2017). The prompt does not count: it may be quoted, unlike
+    in transformers' rule of that name. 0: no such rule."""
 
     frequency_penalty: float = 0.0
     """Taken off a token's logit for each time that it was written; the prompt does not count."""
 
     presence_penalty: float = 0.0
     """Taken off a token's logit once it was written; the prompt does not count."""
-
-    max_repeats: int = 0
-    """A unit of up to 128 tokens stands at most this many times in a row, where that makes 16 tokens or more: the token
-    that would go on is not drawn. 0: no such rule."""
 
     def __post_init__(self) -> None:
         if not _is_number(self.temperature) or not 0 <= self.temperature < math.inf:
@@ -75,15 +72,6 @@ class SamplingSettings:
         ):
             raise FangcunError(
                 f"no_repeat_ngram is {self.no_repeat_ngram!r}, expected a whole number >= 0 (0 allows repetition)."
-            )
-        if (
-            not isinstance(self.max_repeats, int)
-            or isinstance(self.max_repeats, bool)
-            or self.max_repeats < 0
-            or self.max_repeats == 1
-        ):
-            raise FangcunError(
-                f"max_repeats is {self.max_repeats!r}, expected 0 (no limit) or a whole number >= 2 (3 ends loops and spares refrains)."
             )
         for name in ("frequency_penalty", "presence_penalty"):
             value = getattr(self, name)

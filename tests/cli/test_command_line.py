@@ -299,7 +299,7 @@ def test_generate_prints_the_prompt_and_what_follows(
     assert cli.main(["generate", "runs/mine", "--prompt", "却说曹操", *words.split(), *flags]) == 0
     assert capsys.readouterr().out == "却说曹操曰：\n"
     assert opened == {"path": "runs/mine", "dtype": "bfloat16", "device": "cpu"}
-    settings = SamplingSettings(0.5, None, 0.9, 1.1, 0.1, 4, 0.2, 0.3, 3)
+    settings = SamplingSettings(0.5, None, 0.9, 1.1, 0.1, 4, 0.2, 0.3)
     assert model.asked == Request(tuple(map(ord, "却说曹操")), settings, 9, 3, ("。", "！"))
 
 
