@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Group, Parameter
 
-from fangcun import __version__, cli_chat, cli_download, cli_verbs
+from fangcun import __version__, cli_chat, cli_download, cli_evaluate, cli_import, cli_verbs
 from fangcun.config.keys import field_docs
 from fangcun.config.schema import Recipe
 from fangcun.launch.options import SlurmOptions
@@ -96,8 +96,10 @@ def build_app() -> App:
         app.command(_recipe_help(text + "\n" + _SETTINGS + _MORE.get(verb, "")), name=verb)
     app.command(cli_verbs.generate)
     app.command(cli_chat.chat)
+    app.command(cli_evaluate.evaluate)
     app.command(cli_verbs.recipes)
     app.command(cli_download.download)
+    app.command(cli_import.import_path, name="import")
     launch = App(name="launch", help="Submit a run to a cluster's scheduler.")
     launch.command(_slurm_help(), name="slurm")
     launch["slurm"].group_parameters = Group("Settings", sort_key=1)
@@ -114,7 +116,7 @@ def _recipe_help(text: str) -> Callable[..., None]:
     ) -> None:
         raise AssertionError("recipes are run by fangcun.cli")
 
-    verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
+    verb.__doc__ = f"{text}\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's, or a config/*.py of nanoGPT."
     return verb
 
 
@@ -137,6 +139,6 @@ def _slurm_help() -> Callable[..., None]:
         "Write a job script into the run folder and submit it with sbatch. The job runs the recipe on every node, saves before "
         "its time is up or it is preempted, and goes on from there when it is queued again.\n"
         + _SETTINGS
-        + "\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's."
+        + "\n\nParameters\n----------\nrecipe\n    A shipped recipe's name (see fangcun recipes) or a YAML file, ours or litgpt's, or a config/*.py of nanoGPT."
     )
     return slurm

@@ -5,6 +5,7 @@ Started by torchrun, the first process makes what is missing, and all of them tr
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shlex
@@ -19,6 +20,7 @@ from fangcun.artifacts import (
     TIMINGS,
     RunLock,
     check_replaceable,
+    find_weights,
     keep_replaced,
     list_checkpoints,
     previous_of,
@@ -147,7 +149,7 @@ def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
         if loaded.recipe.init_from is not None and not begun:
             from fangcun.model import read_config
 
-            read_config(loaded.recipe.init_from)
+            read_config(find_weights(loaded.recipe.init_from))
 
 
 def check_folder(folder: Path) -> None:
@@ -281,7 +283,10 @@ def borrow_tokenizer(recipe: Recipe) -> Recipe:
     """With `init_from` and no tokenizer named, the model's own tokenizer is the one."""
     if recipe.init_from is None or recipe.tokenizer.path is not None:
         return recipe
-    return dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, path=recipe.init_from))
+    path = recipe.init_from
+    with contextlib.suppress(FangcunError):  # gone since a run began with it, which then needs it no more
+        path = str(find_weights(path))
+    return dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, path=path))
 
 
 def adopt_tokens(

@@ -1,6 +1,7 @@
 """What each Hugging Face family can express, as data: which values a ModelConfig's fields may have to be written as it.
 
-Sources: `configuration_*.py` and `modeling_*.py` of transformers 5.23 for GPT-2, Llama, Mistral, Qwen2 and Qwen3.
+Sources: `configuration_*.py` and `modeling_*.py` of transformers 5.23 for GPT-2, GPT-NeoX, Llama, Mistral, Qwen2
+and Qwen3.
 """
 
 from __future__ import annotations
@@ -39,6 +40,21 @@ _ROPE = {**_PLAIN, "norm_class": "RMSNorm", "mlp_class": "SwiGLU", "positions": 
 ABILITIES: dict[str, Ability] = {
     "gpt2": Ability(
         {**_PLAIN, "norm_class": "LayerNorm", "mlp_class": "GELU", "positions": "learned", "qk_norm": False},
+        grouped_queries=False,
+        width_of_whole_heads=True,
+    ),
+    "gpt_neox": Ability(
+        {
+            **{
+                field: value
+                for field, value in _PLAIN.items()
+                if field not in ("rotary_percentage", "parallel_residual")
+            },
+            "norm_class": "LayerNorm",
+            "mlp_class": "GELU",
+            "positions": "rope",
+            "qk_norm": False,
+        },
         grouped_queries=False,
         width_of_whole_heads=True,
     ),

@@ -205,6 +205,8 @@ def _complete(work: Translation, config: Mapping, line: int) -> None:
 
 
 def _family(work: Translation) -> str:
+    if _text(work, "norm_class") == "LayerNorm" or _text(work, "parallel_residual") == "true":
+        return "gpt_neox"
     if _text(work, "qk_norm") == "true":
         return "qwen3"
     if _text(work, "attention_bias") == "true":

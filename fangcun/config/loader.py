@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fangcun.config import litgpt
+from fangcun.config import litgpt, nanogpt
 from fangcun.config.check import find_contradictions
 from fangcun.config.convert import MismatchError, convert
 from fangcun.config.findings import Given
@@ -53,14 +53,13 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
-    """Load a shipped recipe by name, or a YAML file, and apply flags such as `["--train.max_steps", "20"]`.
+    """Load a shipped recipe by name, a YAML file or a nanoGPT config/*.py, and apply flags such as `["--train.max_steps", "20"]`.
 
     Raises ConfigError that lists every unknown key, wrong type, value out of range and contradiction with file and line
     (or the flag), and the nearest right key.
     """
-    name, shown, tree = _read(source)
-    report = None
-    if litgpt.is_litgpt(tree):
+    name, shown, tree, report = _read(source)
+    if report is None and litgpt.is_litgpt(tree):
         tree, report = litgpt.import_litgpt(tree, shown)
     given, problems = flatten(tree, shown)
     flags, flag_problems = parse_flags(overrides)
@@ -103,12 +102,12 @@ def build_recipe(values: dict[str, Any]) -> Recipe:
     return Recipe(**{name: cls(**parts[name]) for name, cls in sections().items()}, **top)
 
 
-def _read(source: str | Path) -> tuple[str, str, Mapping]:
-    """(name, what messages call the file, tree)."""
+def _read(source: str | Path) -> tuple[str, str, Mapping, ImportReport | None]:
+    """(name, what messages call the file, tree, the report where it is a Python file of nanoGPT's)."""
     text = str(source)
-    is_path = isinstance(source, Path) or text.endswith((".yaml", ".yml")) or "/" in text or "\\" in text
+    is_path = isinstance(source, Path) or text.endswith((".yaml", ".yml", ".py")) or "/" in text or "\\" in text
     if not is_path and text in recipe_names():
-        return text, f"{text}.yaml", parse_yaml(recipe_text(text), f"{text}.yaml")
+        return text, f"{text}.yaml", parse_yaml(recipe_text(text), f"{text}.yaml"), None
     path = Path(text)
     if not path.exists():
         shipped = f"The shipped recipes are {', '.join(recipe_names())}."
@@ -117,7 +116,9 @@ def _read(source: str | Path) -> tuple[str, str, Mapping]:
         raise ConfigError(
             f"'{text}' is neither a shipped recipe nor a file.{did_you_mean(text, recipe_names())} {shipped}"
         )
-    return path.stem, text, read_yaml(path, text)
+    if path.suffix == ".py" and path.is_file():
+        return path.stem, text, *nanogpt.import_nanogpt(path, text)
+    return path.stem, text, read_yaml(path, text), None
 
 
 def _list(problems: list[str], shown: str) -> str:

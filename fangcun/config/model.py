@@ -7,7 +7,7 @@ from typing import Literal
 
 from fangcun.config.constraints import NonNegativeFloat, OpenShare, PositiveFloat, PositiveInt, Share
 
-Family = Literal["gpt2", "llama", "mistral", "qwen2", "qwen3"]
+Family = Literal["gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3"]
 
 
 @dataclass

@@ -325,7 +325,7 @@ class Recipe:
     """First weights."""
 
     init_from: str | None = None
-    """A Hugging Face folder (or one of our checkpoints) whose weights the run starts from. Its shape replaces `model`."""
+    """A run, a checkpoint or a Hugging Face folder whose weights a new run starts from, at step 0. Its shape replaces `model`, its tokenizer is the run's."""
 
     train: TrainConfig = field(default_factory=TrainConfig)
     """Training."""

@@ -1,7 +1,7 @@
 """One Transformer for all families, its loss, first weights and cache, and the way to and from Hugging Face folders.
 
 A model depends on a resolved ModelConfig and nothing else. Norms and softmax are float32 under every precision.
-Weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal logits; the rest is refused by name.
+Weights of GPT-2, GPT-NeoX, Llama, Mistral, Qwen2 and Qwen3 come in and go out with equal logits; the rest is refused by name.
 """
 
 from fangcun.model.cache import KVCache
@@ -9,7 +9,16 @@ from fangcun.model.device import choose_device, unseen_gpu
 from fangcun.model.document_mask import Documents, find_documents
 from fangcun.model.families import check_exportable, from_hf_config, to_hf_config
 from fangcun.model.initialize import initialize, parameter_kinds
-from fangcun.model.io import load_model, load_weights, model_of, read_config, read_tensors, save_model, write_tensors
+from fangcun.model.io import (
+    check_state,
+    load_model,
+    load_weights,
+    model_of,
+    read_config,
+    read_tensors,
+    save_model,
+    write_tensors,
+)
 from fangcun.model.loss import cross_entropy_sum, head_loss_sum
 from fangcun.model.probe import attention_logit_max
 from fangcun.model.recompute import recompute_blocks
@@ -22,6 +31,7 @@ __all__ = [
     "Transformer",
     "attention_logit_max",
     "check_exportable",
+    "check_state",
     "choose_device",
     "cross_entropy_sum",
     "find_documents",

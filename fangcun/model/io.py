@@ -110,7 +110,7 @@ def load_model(
     """
     folder = Path(folder)
     config, state = _read_state(folder, read_config(folder), device, dtype)
-    return model_of(config, state, device, check=lambda model: _check_names_and_shapes(folder, model, state))
+    return model_of(config, state, device, check=lambda model: check_state(folder, model, state))
 
 
 def model_of(
@@ -141,7 +141,7 @@ def load_weights(model: Transformer, folder: str | Path) -> None:
     """
     folder = Path(folder)
     _, state = _read_state(folder, read_config(folder), "cpu", None)
-    _check_names_and_shapes(folder, model, state)
+    check_state(folder, model, state)
     model.load_state_dict(state)
 
 
@@ -187,7 +187,8 @@ def _weight_files(folder: Path) -> list[Path]:
     raise FangcunError(f"{folder} has no weights: expected {WEIGHTS}, or {INDEX} with its shards.")
 
 
-def _check_names_and_shapes(folder: Path, model: Transformer, state: State) -> None:
+def check_state(folder: Path, model: Transformer, state: Mapping[str, torch.Tensor]) -> None:
+    """Raise FangcunError unless `state`, read from `folder`, has the names and shapes of the model."""
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     missing, extra = wanted.keys() - state.keys(), state.keys() - wanted.keys()
     if missing or extra:

@@ -160,6 +160,22 @@ class Tokenizer:
             return ByteStream(self._table, skip_special_tokens=skip_special_tokens, context=context)
         return WindowStream(lambda ids: self.decode(ids, skip_special_tokens=skip_special_tokens), context=context)
 
+    def pieces(self, ids: Iterable[int]) -> list[bytes] | None:
+        """The bytes of each id as they stand in the text of all of them; None for decoders without a table of bytes.
+
+        Joined they are the text where ids and text go both ways. Of a space that sentencepiece puts in front nothing is
+        left. Special tokens stand for no byte.
+        """
+        table = self._table
+        if table is None:
+            return None
+        found = [table.join([index], skip_special_tokens=True) for index in ids]
+        if table.strips_space:
+            first = next((place for place, piece in enumerate(found) if piece), None)
+            if first is not None and found[first].startswith(b" "):
+                found[first] = found[first][1:]
+        return found
+
     def token_bytes(self) -> list[int]:
         """UTF-8 bytes that each id stands for, 0 for special tokens. Length `vocab_size`."""
         if self._table is not None:

@@ -9,7 +9,9 @@ import torch
 
 from fangcun.config import Recipe
 from fangcun.evaluation import evaluate_windows
-from fangcun.generation import LanguageModel
+from fangcun.evaluation.repetition import describe_samples
+from fangcun.evaluation.samples import Sample, write_sample
+from fangcun.generation import LanguageModel, SamplingSettings
 from fangcun.model import Transformer, attention_logit_max, find_documents, model_of
 from fangcun.tokenizer import Tokenizer
 from fangcun.tokens import TokenSplit, Window, fetch_windows, fixed_windows
@@ -133,30 +135,25 @@ class Evaluator:
             return
         writer = LanguageModel(self._whole_model(), self.tokenizer)
         numbered = self.parallel.ranks.share(list(enumerate(self.prompts)))
-        written = [
-            (number, prompt, self._continue(writer, progress.step, number, prompt)) for number, prompt in numbered
-        ]
-        gathered = [sample for part in self.parallel.ranks.gather(written) for sample in part]
-        for number, prompt, text in sorted(gathered):
-            self.reporter.sample(progress.step, number, prompt, text)
+        written = [(number, self._continue(writer, progress.step, number, prompt)) for number, prompt in numbered]
+        gathered = sorted((n, sample) for part in self.parallel.ranks.gather(written) for n, sample in part)
+        for number, sample in gathered:
+            self.reporter.sample(progress.step, number, sample.prompt, sample.text)
+        record: dict[str, Any] = {"kind": "samples", "step": progress.step, "tokens": progress.tokens}
+        record |= describe_samples([sample.text for _, sample in gathered], [sample.ended for _, sample in gathered])
+        self.reporter.record(record | {"seconds": progress.seconds})
         self.model.train()
 
-    def _continue(self, writer: LanguageModel, step: int, number: int, prompt: str) -> str:
+    def _continue(self, writer: LanguageModel, step: int, number: int, prompt: str) -> Sample:
         config = self.recipe.samples
-        pieces = writer.stream(
+        return write_sample(
+            writer,
             prompt,
+            SamplingSettings(config.temperature, config.top_k, config.top_p, config.repetition_penalty),
             max_new_tokens=config.max_new_tokens,
-            temperature=config.temperature,
-            top_k=config.top_k,
-            top_p=config.top_p,
-            repetition_penalty=config.repetition_penalty,
             seed=seed_of(self.recipe.seed, "sample", step, number),
+            pause=self.pause,
         )
-        text = ""
-        for piece in pieces:
-            self.pause()
-            text += piece
-        return text
 
     def _whole_model(self) -> Transformer:
         """The model itself, or a whole copy of a sharded one, which a rank can run alone."""

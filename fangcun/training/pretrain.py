@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fangcun.artifacts import list_checkpoints, read_manifest, write_text_atomic
+from fangcun.artifacts import find_weights, list_checkpoints, read_manifest, write_text_atomic
 from fangcun.config import Recipe, count_parameters, dump_recipe, resolve_model
 from fangcun.console import Console
 from fangcun.errors import FangcunError, LostRankError
@@ -30,6 +30,7 @@ from fangcun.training.checkpoint import Progress, read_progress, restore_checkpo
 from fangcun.training.cpu import samples_at_once, tune_allocator
 from fangcun.training.distributed import Ranks, lost_rank
 from fangcun.training.float8 import use_float8
+from fangcun.training.initial import check_own_tokenizer, weights_fingerprint
 from fangcun.training.interrupt import stop_on_signals
 from fangcun.training.limits import plan_horizon, samples_of_stream
 from fangcun.training.mixing import describe_phases, phases_as_json, plan_run, read_mixture
@@ -82,7 +83,14 @@ def pretrain(
     tokens_fingerprint = tokens_manifest(tokens).fingerprint
     if start is not None:
         check_tokens(start, tokens_fingerprint)
-    fresh_model = load_model(Path(recipe.init_from)) if recipe.init_from and start is None else None
+    parents, fresh_model = {"tokens": tokens_fingerprint}, None
+    if recipe.init_from and start is None:
+        check_own_tokenizer(recipe.init_from, tokenizer)
+        fresh_model = load_model(find_weights(recipe.init_from))
+        parents["init_from"] = weights_fingerprint(recipe.init_from)
+    elif start is not None:
+        known = read_manifest(start, "checkpoint").parents
+        parents |= {name: known[name] for name in ("init_from",) if name in known}
     if fresh_model is not None:
         config = fresh_model.config
     elif start is not None:
@@ -192,7 +200,7 @@ def pretrain(
         first = progress.step
         trainer = Trainer(
             recipe, run, model=model, parallel=parallel, optimizers=optimizers, tokenizer=tokenizer, batches=batches, val=val,
-            compute=compute, horizon=horizon, progress=progress, parents={"tokens": tokens_fingerprint},
+            compute=compute, horizon=horizon, progress=progress, parents=parents,
             settings=settings, prompts=choose_prompts(recipe, val if val.n_tokens else train, tokenizer),
             reporter=reporter, stop=stop, scaler=scaler,
             micro_batch_size=samples_at_once(config, micro_batch_size, block_size, compute.device),

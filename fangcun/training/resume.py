@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import list_checkpoints, read_manifest
+from fangcun.artifacts import MANIFEST, list_checkpoints, parse_manifest, read_manifest
 from fangcun.config import Recipe
 from fangcun.config.check import idle_settings
 from fangcun.errors import FangcunError
@@ -168,6 +168,11 @@ def check_tokens(checkpoint: Path, tokens_fingerprint: str) -> None:
 def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     """The checkpoint to go on from, or None to begin. Raises FangcunError when `resume` asks for what is not there."""
     kept = list_checkpoints(run)
+    if kept and was_taken_in(kept[-1]):
+        raise FangcunError(
+            f"{run} holds a model that was taken in, and is kept as it came. Train it on in a folder of its own: "
+            f"--init_from {run} --out NEW (its recipe.yaml does so, without --out)."
+        )
     if resume == "auto":
         return _newest(kept) if kept else None
     if resume is True:
@@ -185,6 +190,11 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     if not folder.is_dir():
         raise FangcunError(f"resume: {folder} does not exist. Expected auto, true, false or a checkpoint folder.")
     read_manifest(folder, "checkpoint")
+    if was_taken_in(folder):
+        raise FangcunError(
+            f"resume: {folder} is a model that was taken in; there is no training to go on with. Start from its weights: "
+            f"--init_from {folder} --out NEW."
+        )
     if kept and folder.resolve() != kept[-1].resolve():
         if read_manifest(kept[-1], "checkpoint").settings.get("resumed_from") == str(folder.resolve()):
             return kept[-1]  # the same command again: the run that began there has gone on
@@ -194,6 +204,15 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
             f"overwrite. Use --resume auto, or --out NEW with --resume {folder}."
         )
     return folder
+
+
+def was_taken_in(checkpoint: Path) -> bool:
+    """Whether `fangcun import` made a checkpoint, so that no training stands behind it. Its files are not looked at."""
+    try:
+        manifest = parse_manifest((checkpoint / MANIFEST).read_bytes(), str(checkpoint / MANIFEST), "checkpoint")
+    except (OSError, FangcunError):
+        return False  # who reads it next says what is wrong
+    return "imported" in manifest.settings
 
 
 def _newest(kept: list[Path]) -> Path:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,21 @@ import pytest
 from fangcun import __version__, cli
 from fangcun.errors import ConfigError, FangcunError
 
-VERBS = {"run", "demo", "corpus", "tokenizer", "pack", "pretrain", "generate", "recipes", "download", "launch"}
+VERBS = {
+    "chat",
+    "evaluate",
+    "import",
+    "run",
+    "demo",
+    "corpus",
+    "tokenizer",
+    "pack",
+    "pretrain",
+    "generate",
+    "recipes",
+    "download",
+    "launch",
+}
 
 
 def fangcun(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -245,24 +260,33 @@ def test_a_path_too_long_or_through_a_file_is_one_sentence_with_the_path(
 
 
 class Model:
-    """Stands for a loaded model."""
+    """Stands for a loaded model, and for the engine on it."""
 
-    def __init__(self) -> None:
-        self.asked: dict[str, Any] = {}
+    asked: Any = None
 
-    def generate(self, prompt: str, **settings: Any) -> str:
-        self.asked = settings
-        return "曰"
-
-    def stream(self, prompt: str, **settings: Any):
-        self.asked = settings
-        yield from ("曰", "：")
+    def encode_prompt(self, prompt: str) -> tuple[int, ...]:
+        return tuple(map(ord, prompt))
 
 
-@pytest.mark.parametrize(("flags", "written"), [([], "却说曹操曰\n"), (["--stream"], "却说曹操曰：\n")])
+class Writer:
+    def __init__(self, model: Model, **settings: int) -> None:
+        self.model = model
+
+    def stream(self, request: Any) -> Iterator[Any]:
+        from fangcun.generation import Finished, Piece
+
+        self.model.asked = request
+        yield Piece(0, "曰")
+        yield Piece(0, "：")
+        yield Finished(0, "stop", 3, 4, 0)
+
+
+@pytest.mark.parametrize("flags", [[], ["--stream"]])
 def test_generate_prints_the_prompt_and_what_follows(
-    flags: list[str], written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from fangcun.generation import Request, SamplingSettings
+
     model, opened = Model(), {}
 
     def load(path: str, **how: str) -> Model:
@@ -270,20 +294,13 @@ def test_generate_prints_the_prompt_and_what_follows(
         return model
 
     monkeypatch.setattr("fangcun.load", load, raising=False)
-    words = "--max-new-tokens 9 --temperature 0.5 --top-k 0 --top-p 0.9 --repetition-penalty 1.1 --seed 3 --stop 。 ！ --dtype bfloat16 --device cpu"
+    monkeypatch.setattr("fangcun.generation.Engine", Writer)
+    words = "--max-new-tokens 9 --temperature 0.5 --top-k 0 --top-p 0.9 --repetition-penalty 1.1 --min-p 0.1 --frequency-penalty 0.2 --presence-penalty 0.3 --no-repeat-ngram 4 --seed 3 --stop 。 ！ --dtype bfloat16 --device cpu"
     assert cli.main(["generate", "runs/mine", "--prompt", "却说曹操", *words.split(), *flags]) == 0
-    assert capsys.readouterr().out == written
+    assert capsys.readouterr().out == "却说曹操曰：\n"
     assert opened == {"path": "runs/mine", "dtype": "bfloat16", "device": "cpu"}
-    expected = {
-        "max_new_tokens": 9,
-        "temperature": 0.5,
-        "top_k": None,
-        "top_p": 0.9,
-        "repetition_penalty": 1.1,
-        "seed": 3,
-        "stop": ("。", "！"),
-    }
-    assert model.asked == expected
+    settings = SamplingSettings(0.5, None, 0.9, 1.1, 0.1, 4, 0.2, 0.3)
+    assert model.asked == Request(tuple(map(ord, "却说曹操")), settings, 9, 3, ("。", "！"))
 
 
 def test_recipes_lists_each_with_a_line_and_prints_one(capsys: pytest.CaptureFixture[str]) -> None:

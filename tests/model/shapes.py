@@ -10,8 +10,9 @@ import torch
 from fangcun.config import ModelConfig, resolve_model
 from fangcun.model import Transformer
 
-FAMILIES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+FAMILIES = ("gpt2", "gpt_neox", "llama", "mistral", "qwen2", "qwen3")
 GPT2 = {"norm_class": "LayerNorm", "mlp_class": "GELU", "positions": "learned", "qk_norm": False}
+GPT_NEOX = {"norm_class": "LayerNorm", "mlp_class": "GELU", "positions": "rope", "qk_norm": False}
 
 
 def random_config(family: str, seed: int, **changes: Any) -> ModelConfig:
@@ -34,6 +35,12 @@ def random_config(family: str, seed: int, **changes: Any) -> ModelConfig:
     if family == "gpt2":
         shape |= GPT2 | {"bias": draw.random() < 0.5, "attention_bias": draw.random() < 0.5}
         shape["gelu_approximate"] = draw.choice(["tanh", "none"])
+    elif family == "gpt_neox":
+        shape |= GPT_NEOX | {"bias": draw.random() < 0.5, "attention_bias": draw.random() < 0.5}
+        shape["gelu_approximate"] = draw.choice(["tanh", "none"])
+        shape["parallel_residual"] = draw.random() < 0.7
+        shape["rotary_percentage"] = draw.choice([0.5, 1.0] if head_size == 4 else [0.25, 0.5, 1.0])
+        shape["rope_base"] = draw.choice([100.0, 10000.0, 1e6])
     else:
         shape["n_query_groups"] = draw.choice([g for g in range(1, heads + 1) if heads % g == 0])
         shape["rope_base"] = draw.choice([100.0, 10000.0, 1e6])

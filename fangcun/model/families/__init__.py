@@ -1,12 +1,14 @@
-"""Our names and Hugging Face's, both ways: the config and the weights of GPT-2, Llama, Mistral, Qwen2 and Qwen3.
+"""Our names and Hugging Face's, both ways: the config and the weights of GPT-2, GPT-NeoX, Llama, Mistral,
+Qwen2 and Qwen3.
 
-What a family cannot express is refused by name, on writing as on reading. Weights carry over without permutation.
+What a family cannot express is refused by name, on writing as on reading. Weights carry over value by value.
 Models that say `exportable: false` are written under our own names, and open only here.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from types import ModuleType
 from typing import Any, get_args, get_type_hints
 
 import torch
@@ -14,13 +16,16 @@ import torch
 from fangcun.config import ModelConfig, resolve_model
 from fangcun.config.families import ABILITIES, check_exportable
 from fangcun.errors import ConfigError, did_you_mean
-from fangcun.model.families import gpt2, llama
+from fangcun.model.families import gpt2, gpt_neox, llama
 from fangcun.model.families.names import State
 
 __all__ = ["check_exportable", "from_hf_config", "from_hf_state", "to_hf_config", "to_hf_state"]
 
 OWN_KEY = "fangcun"
 """Key of config.json that holds our whole ModelConfig. transformers keeps it and does not use it."""
+
+_HOMES: dict[str, ModuleType] = {"gpt2": gpt2, "gpt_neox": gpt_neox}
+"""The mapping of a family; the others share one."""
 
 
 def to_hf_config(
@@ -36,7 +41,7 @@ def to_hf_config(
     if not config.exportable:
         fields: dict[str, Any] = {"architectures": ["FangcunForCausalLM"], "model_type": "fangcun"}
     else:
-        fields = gpt2.to_hf_fields(config) if config.family == "gpt2" else llama.to_hf_fields(config)
+        fields = _HOMES.get(config.family, llama).to_hf_fields(config)
     name = str(dtype).removeprefix("torch.")
     return {
         **fields,
@@ -71,22 +76,21 @@ def to_hf_state(config: ModelConfig, state: State) -> State:
     """The state dict of a Transformer under the family's names. Tensors are views, not copies, where possible."""
     if not config.exportable:
         return dict(state)
-    return gpt2.to_hf_state(config, state) if config.family == "gpt2" else llama.to_hf_state(config, state)
+    return _HOMES.get(config.family, llama).to_hf_state(config, state)
 
 
 def from_hf_state(config: ModelConfig, hf: State) -> tuple[ModelConfig, State]:
     """A family's state dict under our names, and the config that it fits; consumes `hf`.
 
-    The config differs from the one given only where a GPT-2 that was ours and had no biases got some elsewhere.
+    The config differs from the one given only where a GPT-2 or GPT-NeoX that was ours and had no biases got some elsewhere.
     Raises FangcunError naming tensors that are missing or left over.
     """
     if not config.exportable:
         return config, hf
     if config.tie_embeddings:
         _drop_tied_head(hf)
-    if config.family == "gpt2":
-        return gpt2.drop_absent_biases(config, gpt2.from_hf_state(config, hf))
-    return config, llama.from_hf_state(config, hf)
+    state = _HOMES.get(config.family, llama).from_hf_state(config, hf)
+    return gpt2.drop_absent_biases(config, state) if config.family in _HOMES else (config, state)
 
 
 def _from_hf_fields(raw: dict[str, Any]) -> ModelConfig:
@@ -99,7 +103,7 @@ def _from_hf_fields(raw: dict[str, Any]) -> ModelConfig:
             "config.json: quantization_config is set. Fangcun reads float weights: take the original model."
         )
     try:
-        config = gpt2.from_hf_fields(raw) if kind == "gpt2" else llama.from_hf_fields(raw)
+        config = _HOMES.get(str(kind), llama).from_hf_fields(raw)
     except (TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"config.json: a field of this {kind} model has the wrong type ({error}).") from error
     return resolve_model(config)
@@ -124,10 +128,11 @@ def _own_config(raw: dict[str, Any]) -> ModelConfig | None:
 
 def _drop_tied_head(hf: State) -> None:
     """Some writers store the head beside the embedding that it is. Raises ConfigError when the two differ."""
-    head = hf.pop("lm_head.weight", None)
-    names = ("transformer.wte.weight", "wte.weight", "model.embed_tokens.weight")
+    name = "lm_head.weight" if "lm_head.weight" in hf else "embed_out.weight"
+    head = hf.pop(name, None)
+    names = ("transformer.wte.weight", "wte.weight", "model.embed_tokens.weight", "gpt_neox.embed_in.weight")
     embedding = next((hf[name] for name in names if name in hf), None)
     if head is not None and embedding is not None and not torch.equal(head, embedding):
         raise ConfigError(
-            "config.json: tie_word_embeddings is true, but lm_head.weight differs from the embedding. Write false there."
+            f"config.json: tie_word_embeddings is true, but {name} differs from the embedding. Write false there."
         )
