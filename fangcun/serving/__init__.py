@@ -5,7 +5,7 @@ frees the engine. Needs the extra `serve` (fastapi, uvicorn, prometheus-client).
 """
 
 from fangcun.serving.app import create_app
-from fangcun.serving.server import serve, serving
+from fangcun.serving.server import serve_forever, serving
 from fangcun.serving.settings import ServerSettings
 
-__all__ = ["ServerSettings", "create_app", "serve", "serving"]
+__all__ = ["ServerSettings", "create_app", "serve_forever", "serving"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -54,17 +55,26 @@ def _server(app: FastAPI, engine: Engine | None, settings: ServerSettings, log_l
     return _Server(config, app, engine, settings.drain_seconds)
 
 
-def serve(app: FastAPI, engine: Engine | None, settings: ServerSettings) -> None:
-    """Serve until SIGINT or SIGTERM. Starts and closes the engine. Raises FangcunError when the port cannot be had."""
-    door = open_socket(settings)
+def serve_forever(app: FastAPI, engine: Engine | None, settings: ServerSettings, door: socket.socket) -> None:
+    """Serve at a socket of `open_socket` until SIGINT or SIGTERM. Starts and closes the engine."""
     if engine is not None:
         engine.start()
     try:
-        _server(app, engine, settings, "warning").run([door])
+        # uvicorn raises the signal that ended it once more, for whoever had it before: the end is told by returning here.
+        with contextlib.suppress(KeyboardInterrupt), _deaf_to(signal.SIGTERM):
+            _server(app, engine, settings, "warning").run([door])
     finally:
-        door.close()
         if engine is not None:
             engine.close()
+
+
+@contextlib.contextmanager
+def _deaf_to(number: int) -> Iterator[None]:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 @contextlib.contextmanager
@@ -81,7 +91,7 @@ def serving(app: FastAPI, engine: Engine | None, settings: ServerSettings) -> It
             raise FangcunError("The server did not start; its log has the reason.")
         time.sleep(0.01)
     try:
-        yield f"http://{_written(door.getsockname()[0])}:{door.getsockname()[1]}"
+        yield url_of(door)
     finally:
         server.should_exit = True
         thread.join()
@@ -102,6 +112,12 @@ def open_socket(settings: ServerSettings) -> socket.socket:
         ) from error
     door.listen(512)
     return door
+
+
+def url_of(door: socket.socket) -> str:
+    """Where a browser on this machine finds the server."""
+    host, port = door.getsockname()[:2]
+    return f"http://{_written({'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host))}:{port}"
 
 
 def _written(host: str) -> str:
