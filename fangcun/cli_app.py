@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Group, Parameter
 
-from fangcun import __version__, cli_chat, cli_download, cli_evaluate, cli_import, cli_verbs
+from fangcun import __version__, cli_chat, cli_download, cli_evaluate, cli_import, cli_serve, cli_verbs
 from fangcun.config.keys import field_docs
 from fangcun.config.schema import Recipe
 from fangcun.launch.options import SlurmOptions
@@ -97,6 +97,7 @@ def build_app() -> App:
     app.command(cli_verbs.generate)
     app.command(cli_chat.chat)
     app.command(cli_evaluate.evaluate)
+    app.command(cli_serve.serve)
     app.command(cli_verbs.recipes)
     app.command(cli_download.download)
     app.command(cli_import.import_path, name="import")

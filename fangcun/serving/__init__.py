@@ -5,7 +5,7 @@ frees the engine. Needs the extra `serve` (fastapi, uvicorn, prometheus-client).
 """
 
 from fangcun.serving.app import create_app
-from fangcun.serving.server import serve, start_in_thread
+from fangcun.serving.server import serve_forever, serving
 from fangcun.serving.settings import ServerSettings
 
-__all__ = ["ServerSettings", "create_app", "serve", "start_in_thread"]
+__all__ = ["ServerSettings", "create_app", "serve_forever", "serving"]

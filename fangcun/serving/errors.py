@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-
-import orjson
 
 from fangcun.errors import FangcunError, did_you_mean
 
