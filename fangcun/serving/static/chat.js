@@ -82,7 +82,7 @@ export function setUpChat(about) {
   $("mode-chat").hidden = !info.chat;
   $("mode-write").addEventListener("click", () => mode(false));
   $("mode-chat").addEventListener("click", () => mode(true));
-  mode(Boolean(info.chat) && recall("mode", "chat") === "chat");
+  mode(Boolean(info.chat) && recall("mode", "write") === "chat");
   $("system").value = recall("system", "");
   $("system").addEventListener("change", () => keep("system", $("system").value));
   $("ask").addEventListener("submit", (event) => {

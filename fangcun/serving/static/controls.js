@@ -57,7 +57,7 @@ function draw() {
 export function setUpControls(info) {
   if (info.max_new_tokens) RANGES.max_tokens[1] = Math.min(RANGES.max_tokens[1], info.max_new_tokens);
   chosen.max_tokens = Math.min(chosen.max_tokens, RANGES.max_tokens[1]);
-  $("key-row").hidden = !info.key;
+  $("key-row").hidden = !info.needs_key;
   $("key").value = recall("key", "");
   $("key").addEventListener("change", () => keep("key", key()));
   $("reset").addEventListener("click", () => {

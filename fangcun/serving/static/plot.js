@@ -83,7 +83,7 @@ export class Chart {
     if (left === right) right = left + 1;
     const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
     low -= room; high += room;
-    const box = { left: 46, right: width - 8, top: 6, bottom: height - 20 };
+    const box = { left: 46, right: width - 18, top: 6, bottom: height - 20 };
     const px = (x) => box.left + ((x - left) / (right - left)) * (box.right - box.left);
     const py = (y) => box.bottom - ((to(y) - low) / (high - low)) * (box.bottom - box.top);
     pen.font = `11px ${colour("--sans")}`;

@@ -31,7 +31,7 @@ function span(known) {
   const made = element("span", { class: "token", tabindex: "0" });
   made.textContent = known.text;
   made.known = known;
-  made.style.setProperty("--doubt", String(1 - known.probability));
+  made.style.setProperty("--doubt", String(Math.min(1, -Math.log2(known.probability) / 10))); // ten bits are full red
   return made;
 }
 
@@ -86,7 +86,7 @@ async function go() {
   busy(true);
   const started = performance.now();
   try {
-    await stream("/v1/completions", { model: info.model, prompt, stream: true, logprobs: 5, ...asked }, {
+    await stream("/v1/completions", { model: info.model, prompt, stream: true, logprobs: 5, truncate_prompt_tokens: info.block_size, ...asked }, {
       key: key(), signal: running.signal,
       take: (event) => {
         for (const choice of event.choices) writings[choice.index]?.take(choice);
@@ -98,6 +98,7 @@ async function go() {
     if (!several && writings[0].reason === "stop") $("count").textContent += say("ended");
   } catch (error) {
     if (error.name !== "AbortError") complain(error.message);
+    if (several && writings.every((writing) => !writing.text)) clearSheets();
   } finally {
     running = null;
     busy(false);
