@@ -19,7 +19,7 @@ from fangcun.config.translation import Translation, plain, shown_value
 from fangcun.config.yaml_tree import Mapping as Tree
 from fangcun.config.yaml_tree import read_yaml
 from fangcun.errors import ConfigError, FangcunError
-from fangcun.importing.foreign import ForeignModel, build_model, choose_family
+from fangcun.importing.foreign import ForeignModel, build_model, choose_family, told_of
 from fangcun.importing.pickles import as_state, common_dtype, open_pickle
 from fangcun.model.families.names import refuse_rest, take
 
@@ -59,11 +59,13 @@ def read_litgpt(folder: Path) -> ForeignModel:
     weights = as_state(found, file)
     tied = _tied(weights)
     config, more = choose_family(dataclasses.replace(asked, tie_embeddings=tied))
-    state = _rename(weights, config)
-    if notes:
-        _fill_biases(state)
+    with told_of(folder, CONFIG):
+        state = _rename(weights, config)
+        if notes:
+            _fill_biases(state)
+        model = build_model(config, state, folder)
     return ForeignModel(
-        build_model(config, state, folder), "litgpt checkpoint", folder, [folder / CONFIG, file],
+        model, "litgpt checkpoint", folder, [folder / CONFIG, file],
         common_dtype(weights), facts, notes=notes + more,
     )  # fmt: skip
 
