@@ -58,10 +58,11 @@ def read_litgpt(folder: Path) -> ForeignModel:
         found = found["model"]
     weights = as_state(found, file)
     tied = _tied(weights)
-    config, more = choose_family(dataclasses.replace(asked, tie_embeddings=tied))
+    norms_alone = bool(notes)
     with told_of(folder, CONFIG):
+        config, more = choose_family(dataclasses.replace(asked, tie_embeddings=tied))
         state = _rename(weights, config)
-        if notes:
+        if norms_alone:
             _fill_biases(state)
         model = build_model(config, state, folder)
     return ForeignModel(
@@ -71,7 +72,7 @@ def read_litgpt(folder: Path) -> ForeignModel:
 
 
 def _read_config(file: Path) -> tuple[ModelConfig, list[str]]:
-    """The shape in our names. Raises ConfigError with the whole report when something is refused."""
+    """The shape in our names, and a note where only the norms have biases. Raises ConfigError with the whole report when something is refused."""
     given = read_yaml(file, str(file))
     if not {"n_layer", "n_embd", "padded_vocab_size"} <= given.entries.keys():
         raise ConfigError(f"{file}: expected litgpt's model configuration with n_layer, n_embd and padded_vocab_size.")

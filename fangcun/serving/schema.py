@@ -125,7 +125,7 @@ def parse_call(kind: type[AnyCall], body: bytes) -> AnyCall:
     except orjson.JSONDecodeError as error:
         raise ApiError(400, f"The body is not JSON in UTF-8: {error}.", code="invalid_json") from None
     if not isinstance(data, dict):
-        raise ApiError(400, f'The body is a JSON {_kind(data)}, expected an object such as {{"model": …}}.')
+        raise ApiError(400, f"The body is a JSON {_kind(data)}, expected an object such as {{\"model\": …}}.")
     best_of = data.pop("best_of", None)
     if best_of is not None and best_of != (data.get("n") or 1):
         raise ApiError(
@@ -141,9 +141,7 @@ def parse_call(kind: type[AnyCall], body: bytes) -> AnyCall:
     for key in data:
         if key not in kind.model_fields:
             near = did_you_mean(key, kind.model_fields)
-            raise ApiError(
-                400, f"{_short(key)} is not a key of this request.{near}", param=key, code="unknown_parameter"
-            )
+            raise ApiError(400, f"{_short(key)} is not a key of this request.{near}", param=key, code="unknown_parameter")
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -49,9 +49,7 @@ class ServerSettings:
         if not 0 <= self.port <= 65535:
             raise FangcunError(f"port is {self.port}, expected 0 to 65535 (0 takes a free one).")
         if self.api_key is not None and (not self.api_key.strip() or not self.api_key.isascii()):
-            raise FangcunError(
-                "The API key is empty or not ASCII. Choose a word of letters and digits, or leave it out."
-            )
+            raise FangcunError("The API key is empty or not ASCII. Choose a word of letters and digits, or leave it out.")
         for name in ("max_body_bytes", "max_new_tokens", "max_samples"):
             if getattr(self, name) < 1:
                 raise FangcunError(f"{name} is {getattr(self, name)}, expected a whole number >= 1.")
