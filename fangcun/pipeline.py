@@ -289,8 +289,13 @@ def borrow_tokenizer(recipe: Recipe) -> Recipe:
     if recipe.init_from is None or recipe.tokenizer.path is not None:
         return recipe
     path = recipe.init_from
-    with contextlib.suppress(FangcunError):  # gone since a run began with it, which then needs it no more
-        path = str(find_weights(path))
+    if (
+        Path(path) / "tokenizer" / "tokenizer.json"
+    ).is_file():  # a run's, which stays where its checkpoints come and go
+        path = str(Path(path) / "tokenizer")
+    else:
+        with contextlib.suppress(FangcunError):  # gone since a run began with it, which then needs it no more
+            path = str(find_weights(path))
     return dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, path=path))
 
 

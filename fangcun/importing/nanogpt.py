@@ -10,7 +10,7 @@ import torch
 
 from fangcun.config import ModelConfig, resolve_model
 from fangcun.errors import FangcunError
-from fangcun.importing.foreign import ForeignModel, build_model
+from fangcun.importing.foreign import ForeignModel, build_model, told_of
 from fangcun.importing.pickles import as_state, common_dtype, open_pickle
 from fangcun.model.families.names import refuse_rest, take
 
@@ -39,7 +39,8 @@ def read_nanogpt(file: Path) -> ForeignModel:
         )
     arguments = found["model_args"]
     weights = as_state(found["model"], file)
-    state = _rename(weights, _size(arguments, "n_layer", file))
+    with told_of(file, "model_args"):
+        state = _rename(weights, _size(arguments, "n_layer", file))
     bias = "norm.bias" in state
     if isinstance(arguments.get("bias"), bool) and arguments["bias"] != bias:
         raise FangcunError(
@@ -78,9 +79,9 @@ def read_nanogpt(file: Path) -> ForeignModel:
     if isinstance(settings, Mapping) and isinstance(settings.get("dataset"), str):
         facts["dataset"] = settings["dataset"]
     facts = {name: value for name, value in facts.items() if value is not None}
-    return ForeignModel(
-        build_model(config, state, file), "nanoGPT checkpoint", file.parent, [file], common_dtype(weights), facts
-    )
+    with told_of(file, "model_args"):
+        model = build_model(config, state, file)
+    return ForeignModel(model, "nanoGPT checkpoint", file.parent, [file], common_dtype(weights), facts)
 
 
 def _rename(weights: dict[str, torch.Tensor], n_layer: int) -> dict[str, torch.Tensor]:

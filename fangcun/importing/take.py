@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _recipe(file: Path, out: Path | None, *, json_file: bool) -> Taken:
 
 def _name(place: Path) -> str:
     """runs/NAME: the folder's name, of a checkpoint file that of its folder."""
-    folder = place.absolute() if place.is_dir() else place.absolute().parent
+    folder = Path(os.path.abspath(place if place.is_dir() else place.parent))  # noqa: PTH100 - keeps links
     return folder.name or "imported"
 
 

@@ -184,8 +184,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if pickled:
         raise FangcunError(
             f"{folder} has its weights in {pickled[0].name}, a pickle, which can run code when opened and is not read here. "
-            'Convert it once, if you trust it: python -c "from transformers import AutoModelForCausalLM as M; '
-            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+            f"Take it in first, which reads its tensors alone: fangcun import {folder}"
         )
     raise FangcunError(f"{folder} has no weights: expected {WEIGHTS}, or {INDEX} with its shards.")
 

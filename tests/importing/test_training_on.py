@@ -71,6 +71,8 @@ def test_a_run_may_be_named_as_init_from_and_goes_on_without_it(tmp_path: Path, 
     take_in(tmp_path / "hf", tmp_path / "run")
     flags = ["--init_from", str(tmp_path / "run"), "--out", str(tmp_path / "own"), "--train.micro_batch_size", "4"]
     assert train("demo", story_file, *flags) == 0
+    # Checkpoints of a run come and go, its tokenizer stays.
+    assert load_recipe(tmp_path / "own/recipe.yaml").recipe.tokenizer.path == str(tmp_path / "run/tokenizer")
     first = read_manifest(list_checkpoints(tmp_path / "own")[-1], "checkpoint").parents["init_from"]
     shutil.rmtree(tmp_path / "run")
     recipe = tmp_path / "own/recipe.yaml"
