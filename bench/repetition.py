@@ -22,6 +22,7 @@ import fangcun
 from fangcun.corpus.shards import read_shards
 from fangcun.evaluation.repetition import describe_samples
 from fangcun.generation import SamplingSettings
+from fangcun.generation.memory import Memory
 
 SETTINGS = {
     "greedy": SamplingSettings(0.0),
@@ -93,6 +94,16 @@ def main() -> None:
                 continue
             changed = dataclasses.replace(settings, **changes)
             line(label, lm.generate_batch(prompts, changed, max_new_tokens=args.max_new_tokens, seed=1))
+    for rule in (" + no 4-gram twice", " + no 8-gram twice", " + no 12-gram twice"):
+        forbidden = total = 0
+        for text in val[:2000]:
+            ids = lm.tokenizer.encode(text)
+            memory = Memory(SamplingSettings(**RULES[rule]), [])
+            for index in ids:
+                forbidden += bool(memory.apply(torch.zeros(lm.tokenizer.vocab_size))[index] < 0)
+                memory.add(index)
+            total += len(ids)
+        report({"validation text" + rule: f"{forbidden} of {total} tokens would be forbidden"})
     line("the validation text", [piece[20 : 20 + length] for piece in pieces])
 
 

@@ -39,7 +39,7 @@ def chat(
     repetition_penalty: float = 1.0,
     frequency_penalty: float = 0.0,
     presence_penalty: float = 0.0,
-    no_repeat_ngram: int = 0,
+    no_repeat_ngram: int = 12,
     seed: int | None = None,
     base: Annotated[bool, Parameter(negative=())] = False,
     dtype: Dtype = "auto",
@@ -70,7 +70,7 @@ def chat(
     presence_penalty
         Taken off a token's logit once it was written.
     no_repeat_ngram
-        No run of this many tokens is written twice. 0: no such rule.
+        No run of this many tokens is written twice, which ends loops; the prompt may be quoted. 0: no such rule.
     seed
         The same seed and the same words give the same answers.
     base

@@ -27,7 +27,7 @@ def generate(
     repetition_penalty: float = 1.0,
     frequency_penalty: float = 0.0,
     presence_penalty: float = 0.0,
-    no_repeat_ngram: int = 0,
+    no_repeat_ngram: int = 12,
     seed: int | None = None,
     n: int = 1,
     stop: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
@@ -61,7 +61,7 @@ def generate(
     presence_penalty
         Taken off a token's logit once it was written.
     no_repeat_ngram
-        No run of this many tokens is written twice. 0: no such rule.
+        No run of this many tokens is written twice, which ends loops; the prompt may be quoted. 0: no such rule.
     seed
         The same seed gives the same text.
     n

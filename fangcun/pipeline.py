@@ -150,6 +150,11 @@ def check_surroundings(loaded: LoadedRecipe, folder: Path, verb: Verb) -> None:
             from fangcun.model import read_config
 
             read_config(find_weights(loaded.recipe.init_from))
+            if loaded.recipe.tokenizer.path is not None:  # before a corpus is made that is of no use
+                from fangcun.tokenizer import import_tokenizer
+                from fangcun.training.initial import check_own_tokenizer
+
+                check_own_tokenizer(loaded.recipe.init_from, import_tokenizer(loaded.recipe.tokenizer.path).tokenizer)
 
 
 def check_folder(folder: Path) -> None:
@@ -284,8 +289,13 @@ def borrow_tokenizer(recipe: Recipe) -> Recipe:
     if recipe.init_from is None or recipe.tokenizer.path is not None:
         return recipe
     path = recipe.init_from
-    with contextlib.suppress(FangcunError):  # gone since a run began with it, which then needs it no more
-        path = str(find_weights(path))
+    if (
+        Path(path) / "tokenizer" / "tokenizer.json"
+    ).is_file():  # a run's, which stays where its checkpoints come and go
+        path = str(Path(path) / "tokenizer")
+    else:
+        with contextlib.suppress(FangcunError):  # gone since a run began with it, which then needs it no more
+            path = str(find_weights(path))
     return dataclasses.replace(recipe, tokenizer=dataclasses.replace(recipe.tokenizer, path=path))
 
 

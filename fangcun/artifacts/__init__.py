@@ -5,7 +5,14 @@ Writers are atomic and alone (a lock a run folder); readers refuse what they do 
 """
 
 from fangcun.artifacts.changes import describe_changes
-from fangcun.artifacts.checkpoints import checkpoint_name, checkpoint_step, find_weights, list_checkpoints
+from fangcun.artifacts.checkpoints import (
+    checkpoint_name,
+    checkpoint_step,
+    find_weights,
+    list_checkpoints,
+    refuse_taken_in,
+    was_taken_in,
+)
 from fangcun.artifacts.folder import (
     MANIFEST,
     Manifest,
@@ -53,10 +60,12 @@ __all__ = [
     "previous_of",
     "put_back",
     "read_manifest",
+    "refuse_taken_in",
     "refuse_work_of_tasks",
     "remove_stale",
     "replace_artifact",
     "sync_file",
+    "was_taken_in",
     "write_artifact",
     "write_text_atomic",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fangcun.artifacts.folder import MANIFEST, read_manifest
+from fangcun.artifacts.folder import MANIFEST, parse_manifest, read_manifest
 from fangcun.errors import FangcunError
 
 _STEP = re.compile(r"step-(\d{8,})$")
@@ -55,3 +55,22 @@ def find_weights(path: str | Path) -> Path:
     raise FangcunError(
         f"{path} is no model: it has neither checkpoints/ nor config.json. Expected a run folder, a checkpoint or a Hugging Face model folder."
     )
+
+
+def was_taken_in(checkpoint: Path) -> bool:
+    """Whether `fangcun import` made a checkpoint, so that no training stands behind it. Its files are not looked at."""
+    file = checkpoint / MANIFEST
+    try:
+        return "imported" in parse_manifest(file.read_bytes(), str(file), "checkpoint").settings
+    except (OSError, FangcunError):
+        return False  # who reads it next says what is wrong
+
+
+def refuse_taken_in(run: Path) -> None:
+    """Raise FangcunError for a run that holds a model that was taken in, which is not trained over."""
+    kept = list_checkpoints(run)
+    if kept and was_taken_in(kept[-1]):
+        raise FangcunError(
+            f"{run} holds a model that was taken in, and is kept as it came. Train it on in a folder of its own: "
+            f"--init_from {run} --out NEW (its recipe.yaml does so, without --out)."
+        )

@@ -93,10 +93,30 @@ _TINY_LLAMA = {
     "intermediate_size": "5632",
     "n_query_groups": "4",
 }
+_PYTHIA = {  # layers, heads, width; litgpt says 50,254 ids, but the tokenizer has a few more
+    "14m": (6, 4, 128),
+    "31m": (6, 8, 256),
+    "70m": (6, 8, 512),
+    "160m": (12, 12, 768),
+    "410m": (24, 16, 1024),
+    "1b": (16, 8, 2048),
+    "1.4b": (24, 16, 2048),
+    "2.8b": (32, 32, 2560),
+    "6.9b": (32, 32, 4096),
+    "12b": (36, 40, 5120),
+}
+_PYTHIA_BLOCKS = {"14m": "512", "31m": "1024"}
+_PYTHIA_ROWS = {"6.9b": "50432", "12b": "50688"}
 _NAMED = {
     "tiny-llama-1.1b": {**_TINY_LLAMA, "n_layer": "22", "n_head": "32", "n_embd": "2048"},
     "micro-llama-300M": {**_TINY_LLAMA, "n_layer": "12", "n_head": "16", "n_embd": "1024"},
 }
+for _size, _shape_of in _PYTHIA.items():
+    _NAMED[f"pythia-{_size}"] = _NAMED[f"pythia-{_size}-deduped"] = {
+        "block_size": _PYTHIA_BLOCKS.get(_size, "2048"),
+        "padded_vocab_size": _PYTHIA_ROWS.get(_size, "50304"),
+        **dict(zip(("n_layer", "n_head", "n_embd"), map(str, _shape_of), strict=True)),
+    }
 
 
 def import_model(work: Translation, tree: Mapping) -> None:
@@ -128,7 +148,7 @@ def import_model(work: Translation, tree: Mapping) -> None:
     line = tree.lines["model_name"]
     shape = _NAMED.get(shown_value(name)) or _NAMED.get(shown_value(name).rpartition("/")[2])
     if shape is None:
-        known = ", ".join(_NAMED)
+        known = ", ".join(name for name in _NAMED if not name.endswith("-deduped"))
         work.refuse(
             "model_name", name, line, f"its shape is not known here (known: {known}); write its fields as model_config"
         )

@@ -117,7 +117,14 @@ class LanguageModel:
         that is wrong.
         """
         settings = SamplingSettings(
-            temperature, top_k, top_p, repetition_penalty, min_p, no_repeat_ngram, frequency_penalty, presence_penalty
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            min_p,
+            no_repeat_ngram,
+            frequency_penalty,
+            presence_penalty,
         )
         return self.generate_batch([prompt], settings, max_new_tokens=max_new_tokens, seed=seed, stop=stop)[0]
 
@@ -182,7 +189,14 @@ class LanguageModel:
         The pieces joined are the text that `generate` returns. Arguments are checked at once, not at the first piece.
         """
         settings = SamplingSettings(
-            temperature, top_k, top_p, repetition_penalty, min_p, no_repeat_ngram, frequency_penalty, presence_penalty
+            temperature,
+            top_k,
+            top_p,
+            repetition_penalty,
+            min_p,
+            no_repeat_ngram,
+            frequency_penalty,
+            presence_penalty,
         )
         return self._pieces(self._request(prompt, settings, max_new_tokens, seed, stop))
 

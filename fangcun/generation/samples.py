@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from fangcun.errors import FangcunError
-from fangcun.generation.sampling import Memory, SamplingSettings, draw
+from fangcun.generation.memory import Memory
+from fangcun.generation.sampling import SamplingSettings, draw
 
 
 class Sample:

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +37,8 @@ class SamplingSettings:
     """Only tokens with at least this share of the likeliest one's probability can be drawn (Nguyen et al. 2024)."""
 
     no_repeat_ngram: int = 0
-    """No run of this many tokens is written twice, the prompt's included (Paulus et al. 2017). 0: no such rule."""
+    """No run of this many tokens is written twice (Paulus et al. 2017). The prompt does not count: it may be quoted, unlike
+    in transformers' rule of that name. 0: no such rule."""
 
     frequency_penalty: float = 0.0
     """Taken off a token's logit for each time that it was written; the prompt does not count."""
@@ -144,7 +143,7 @@ def filter_logits(
 ) -> Tensor:
     """Logits (V,) or (B, V) after every filter; their softmax is the distribution that is drawn from.
 
-    What depends on the order of the ids written (`no_repeat_ngram`, frequency and presence) is in `Memory`. Greedy
+    What depends on the order of the ids written (`no_repeat_ngram`, frequency and presence) is in `fangcun.generation.memory`. Greedy
     settings stop after the penalty: no later filter moves the largest logit.
     """
     logits = forbid_ids_from(logits, vocab_size)
@@ -159,61 +158,6 @@ def _shape(logits: Tensor, settings: SamplingSettings) -> Tensor:
         # The largest logit is brought to 0 first, so that a tiny temperature underflows to greedy instead of overflowing.
         logits = (logits - logits.amax(dim=-1, keepdim=True)) / settings.temperature
     return keep_min_p(keep_top_p(keep_top_k(logits, settings.top_k), settings.top_p), settings.min_p)
-
-
-class Memory:
-    """What one sample has read and written, as far as its settings look back on it."""
-
-    def __init__(self, settings: SamplingSettings, prompt_ids: Sequence[int]) -> None:
-        self.settings = settings
-        self._penalizes = settings.repetition_penalty != 1
-        self._counts = settings.frequency_penalty != 0 or settings.presence_penalty != 0
-        self._seen: dict[int, None] = dict.fromkeys(prompt_ids) if self._penalizes else {}
-        self._written: dict[int, int] = {}
-        self._length = settings.no_repeat_ngram
-        self._followers: dict[tuple[int, ...], list[int]] = {}
-        self._last: deque[int] = deque(maxlen=max(self._length - 1, 0))
-        if self._length:
-            for index in prompt_ids:
-                self._remember_run(index)
-
-    @property
-    def active(self) -> bool:
-        """Whether `apply` changes anything."""
-        return self._penalizes or self._counts or self._length > 0
-
-    def add(self, index: int) -> None:
-        """An id was written."""
-        if self._penalizes:
-            self._seen[index] = None
-        if self._counts:
-            self._written[index] = self._written.get(index, 0) + 1
-        if self._length:
-            self._remember_run(index)
-
-    def apply(self, logits: Tensor) -> Tensor:
-        """Float32 logits (V,) with the penalties taken off; the ones given stay as they are."""
-        settings = self.settings
-        if self._seen:
-            seen = torch.tensor(list(self._seen), dtype=torch.int64, device=logits.device)
-            logits = penalize_repetition(logits, seen, settings.repetition_penalty)
-        if self._written:
-            ids = torch.tensor(list(self._written), dtype=torch.int64, device=logits.device)
-            counts = torch.tensor(list(self._written.values()), dtype=logits.dtype, device=logits.device)
-            logits = logits.index_add(
-                0, ids, -(counts * settings.frequency_penalty + settings.presence_penalty)
-            )  # fmt: skip
-        if self._length and len(self._last) == self._length - 1 and (known := self._followers.get(tuple(self._last))):
-            forbidden = logits.clone()
-            forbidden[known] = -math.inf
-            # A vocabulary of a few characters can run out of ids; then the rule gives way.
-            logits = forbidden if bool((forbidden > -math.inf).any()) else logits
-        return logits
-
-    def _remember_run(self, index: int) -> None:
-        if len(self._last) == self._length - 1:
-            self._followers.setdefault(tuple(self._last), []).append(index)
-        self._last.append(index)
 
 
 def draw(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +14,7 @@ import torch
 from fangcun.config import ModelConfig, resolve_model
 from fangcun.config.families import ABILITIES, obstacles
 from fangcun.config.model import Family
-from fangcun.errors import ConfigError
+from fangcun.errors import ConfigError, FangcunError
 from fangcun.model import Transformer, check_state, model_of
 
 
@@ -34,6 +36,16 @@ class ForeignModel:
     generation: dict[str, Any] = field(default_factory=dict)
     """Settings of its generation_config.json that are kept, such as the ids that end a text."""
     notes: list[str] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def told_of(place: Path, stated_in: str) -> Iterator[None]:
+    """Errors within the block name `place`, and what states the shape there in place of config.json."""
+    try:
+        yield
+    except FangcunError as error:
+        text = str(error).replace("config.json", stated_in)
+        raise type(error)(text if text.startswith(str(place)) else f"{place}: {text}") from error
 
 
 def build_model(config: ModelConfig, state: dict[str, torch.Tensor], place: Path) -> Transformer:

@@ -49,7 +49,10 @@ def _pickles(folder: Path) -> list[Path]:
     if (folder / _PICKLE).is_file():
         return [folder / _PICKLE]
     index = folder / f"{_PICKLE}.index.json"
-    names = sorted({str(name) for name in _read_object(index).get("weight_map", {}).values()})
+    places = _read_object(index).get("weight_map", {})
+    if not isinstance(places, dict):
+        raise FangcunError(f"{index} names no shards: expected an object weight_map. {_REMEDY}")
+    names = sorted({str(name) for name in places.values()})
     for name in names:
         if not (folder / name).is_file():
             raise FangcunError(f"{folder / name} is missing, {index.name} names it. Fetch the missing shard.")
@@ -67,6 +70,7 @@ def _dtype(files: list[Path]) -> torch.dtype:
             raise FangcunError(
                 f"{file} cannot be read ({error}): the file is damaged or incomplete. {_REMEDY}"
             ) from error
+    kinds = {kind for kind in kinds if "F" in kind}  # old files hold masks too
     only = kinds.pop() if len(kinds) == 1 else ""
     return {"BF16": torch.bfloat16, "F16": torch.float16}.get(only, torch.float32)
 

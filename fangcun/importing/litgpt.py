@@ -19,7 +19,7 @@ from fangcun.config.translation import Translation, plain, shown_value
 from fangcun.config.yaml_tree import Mapping as Tree
 from fangcun.config.yaml_tree import read_yaml
 from fangcun.errors import ConfigError, FangcunError
-from fangcun.importing.foreign import ForeignModel, build_model, choose_family
+from fangcun.importing.foreign import ForeignModel, build_model, choose_family, told_of
 from fangcun.importing.pickles import as_state, common_dtype, open_pickle
 from fangcun.model.families.names import refuse_rest, take
 
@@ -58,18 +58,21 @@ def read_litgpt(folder: Path) -> ForeignModel:
         found = found["model"]
     weights = as_state(found, file)
     tied = _tied(weights)
-    config, more = choose_family(dataclasses.replace(asked, tie_embeddings=tied))
-    state = _rename(weights, config)
-    if notes:
-        _fill_biases(state)
+    norms_alone = bool(notes)
+    with told_of(folder, CONFIG):
+        config, more = choose_family(dataclasses.replace(asked, tie_embeddings=tied))
+        state = _rename(weights, config)
+        if norms_alone:
+            _fill_biases(state)
+        model = build_model(config, state, folder)
     return ForeignModel(
-        build_model(config, state, folder), "litgpt checkpoint", folder, [folder / CONFIG, file],
+        model, "litgpt checkpoint", folder, [folder / CONFIG, file],
         common_dtype(weights), facts, notes=notes + more,
     )  # fmt: skip
 
 
 def _read_config(file: Path) -> tuple[ModelConfig, list[str]]:
-    """The shape in our names. Raises ConfigError with the whole report when something is refused."""
+    """The shape in our names, and a note where only the norms have biases. Raises ConfigError with the whole report when something is refused."""
     given = read_yaml(file, str(file))
     if not {"n_layer", "n_embd", "padded_vocab_size"} <= given.entries.keys():
         raise ConfigError(f"{file}: expected litgpt's model configuration with n_layer, n_embd and padded_vocab_size.")

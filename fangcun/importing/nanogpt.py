@@ -10,7 +10,7 @@ import torch
 
 from fangcun.config import ModelConfig, resolve_model
 from fangcun.errors import FangcunError
-from fangcun.importing.foreign import ForeignModel, build_model
+from fangcun.importing.foreign import ForeignModel, build_model, told_of
 from fangcun.importing.pickles import as_state, common_dtype, open_pickle
 from fangcun.model.families.names import refuse_rest, take
 
@@ -39,13 +39,17 @@ def read_nanogpt(file: Path) -> ForeignModel:
         )
     arguments = found["model_args"]
     weights = as_state(found["model"], file)
-    state = _rename(weights, _size(arguments, "n_layer", file))
+    with told_of(file, "model_args"):
+        state = _rename(weights, _size(arguments, "n_layer", file))
     bias = "norm.bias" in state
     if isinstance(arguments.get("bias"), bool) and arguments["bias"] != bias:
         raise FangcunError(
             f"{file}: model_args says bias {arguments['bias']}, the weights say {bias}. Correct one of them."
         )
     sizes = {name: _size(arguments, name, file) for name in _SIZES}
+    dropout = arguments.get("dropout", 0.0)
+    if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        raise FangcunError(f"{file}: model_args.dropout is {dropout!r}, expected a share from 0 to below 1.")
     tied = _tied(state)
     config = resolve_model(
         ModelConfig(
@@ -64,17 +68,20 @@ def read_nanogpt(file: Path) -> ForeignModel:
             qk_norm=False,
             bias=bias,
             tie_embeddings=tied,
-            dropout=float(arguments.get("dropout") or 0.0),
-            attention_dropout=float(arguments.get("dropout") or 0.0),
+            dropout=dropout,
+            attention_dropout=dropout,
         )
     )
     facts: dict[str, Any] = {"step": found.get("iter_num")}
     if isinstance(best := found.get("best_val_loss"), int | float | torch.Tensor):
         facts["best_val_loss"] = float(best)
+    settings = found.get("config")
+    if isinstance(settings, Mapping) and isinstance(settings.get("dataset"), str):
+        facts["dataset"] = settings["dataset"]
     facts = {name: value for name, value in facts.items() if value is not None}
-    return ForeignModel(
-        build_model(config, state, file), "nanoGPT checkpoint", file.parent, [file], common_dtype(weights), facts
-    )
+    with told_of(file, "model_args"):
+        model = build_model(config, state, file)
+    return ForeignModel(model, "nanoGPT checkpoint", file.parent, [file], common_dtype(weights), facts)
 
 
 def _rename(weights: dict[str, torch.Tensor], n_layer: int) -> dict[str, torch.Tensor]:
@@ -107,6 +114,6 @@ def _tied(state: dict[str, torch.Tensor]) -> bool:
 
 def _size(arguments: Mapping[str, Any], name: str, file: Path) -> int:
     value = arguments.get(name) if isinstance(arguments, Mapping) else None
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise FangcunError(f"{file}: model_args.{name} is {value!r}, expected a whole number of 1 or more.")
     return value

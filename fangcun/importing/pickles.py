@@ -38,7 +38,9 @@ def open_pickle(file: Path, *, remedy: str) -> Any:
         raise FangcunError(
             f"{file} holds objects beside tensors and plain values{named}; to build them, code from the file would run, which is never done here. {remedy}"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile, KeyError, IndexError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # torch's reader raises whatever damaged bytes lead it to
         raise FangcunError(
             f"{file} is damaged, incomplete or no file of torch.save ({_first_line(error)}). {_AGAIN}"
         ) from error

@@ -9,7 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from fangcun.config import ImportReport, ModelConfig, Recipe, TokenizerConfig, TrainConfig, dump_recipe, load_recipe
+from fangcun.config.convert import MismatchError, convert
 from fangcun.config.dump import yaml_value
+from fangcun.config.flatten import flatten
+from fangcun.config.keys import recipe_keys
+from fangcun.config.yaml_tree import parse_yaml
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.importing.run import LONGEST_SAMPLE_TOKENS
 from fangcun.model import from_hf_config
@@ -96,7 +100,21 @@ def read_config_json(file: Path) -> tuple[Recipe, ImportReport]:
     else:
         tokenizer = TokenizerConfig(vocab_size=rows)
         report.mapped.append(f"tokenizer.vocab_size: {rows:,} (a new one; --tokenizer.path PATH names the model's own)")
-    return Recipe(model=model, train=train, tokenizer=tokenizer), report
+    recipe = Recipe(model=model, train=train, tokenizer=tokenizer)
+    _check(recipe, file)
+    return recipe, report
+
+
+def _check(recipe: Recipe, file: Path) -> None:
+    """Raise ConfigError for values that a recipe cannot have, such as no layers at all."""
+    nodes, problems = flatten(parse_yaml(dump_recipe(recipe), str(file)), str(file))
+    for key, (node, _) in nodes.items():
+        try:
+            convert(node, recipe_keys()[key].hint)
+        except MismatchError as mismatch:
+            problems.append(f"{file}: what becomes {key}: {mismatch}")
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _report(report: ImportReport, key: str, value: Any, config: ModelConfig) -> None:
@@ -111,4 +129,6 @@ def _report(report: ImportReport, key: str, value: Any, config: ModelConfig) -> 
 
 def render_recipe(recipe: Recipe, report: ImportReport) -> str:
     """The recipe as YAML with the report as its head."""
-    return dump_recipe(recipe, header=str(report))
+    # Control characters, which a foreign file may hold, are no YAML even in a comment.
+    head = "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in str(report))
+    return dump_recipe(recipe, header=head)

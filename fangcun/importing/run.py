@@ -1,6 +1,7 @@
 """A model that was taken in, as a run: its checkpoint at step 0, its tokenizer, and a recipe that trains it on.
 
-The run folder appears whole or not at all. Training never writes into it: the recipe starts another run from its weights.
+Checkpoint and recipe appear together or not at all; the tokenizer folder follows them. Training never writes into the
+run: the recipe starts another one from its weights.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def _recipe(file: Path, out: Path | None, *, json_file: bool) -> Taken:
 
 def _name(place: Path) -> str:
     """runs/NAME: the folder's name, of a checkpoint file that of its folder."""
-    folder = place.absolute() if place.is_dir() else place.absolute().parent
+    folder = Path(os.path.abspath(place if place.is_dir() else place.parent))  # noqa: PTH100 - keeps links
     return folder.name or "imported"
 
 
@@ -114,14 +115,17 @@ def _find_for_nanogpt(foreign: ForeignModel, named: Path | None, rows: int) -> t
         raise FangcunError(
             f"{foreign.folder}: a checkpoint of nanoGPT's has no tokenizer beside it. With {rows:,} rows it reads GPT-2's: --tokenizer PATH (tokenizer.json, or vocab.json and merges.txt)."
         )
+    text = f"data/{foreign.facts['dataset']}/input.txt" if "dataset" in foreign.facts else "input.txt"
     raise FangcunError(
-        f"{foreign.folder}: a checkpoint of nanoGPT's has no tokenizer beside it, and its meta.pkl is a pickle, which is not opened. With {rows:,} rows it reads characters: --characters-from input.txt (the text of its prepare.py), or --tokenizer PATH."
+        f"{foreign.folder}: a checkpoint of nanoGPT's has no tokenizer beside it, and its meta.pkl is a pickle, which is not opened. With {rows:,} rows it reads characters: --characters-from {text} (the text that its prepare.py read), or --tokenizer PATH."
     )
 
 
 def _describe(foreign: ForeignModel, tokenizer: Tokenizer, path: Path, out: Path) -> str:
     config = foreign.model.config
-    facts = "".join(f", {name} {value:g}" for name, value in foreign.facts.items())
+    facts = "".join(
+        f", {name} {value if isinstance(value, str) else format(value, 'g')}" for name, value in foreign.facts.items()
+    )
     return (
         f"imported   {foreign.format} {path}{facts}: {config.family}, {count_parameters(config):,} parameters, "
         f"context {config.block_size:,}, {tokenizer.vocab_size:,} ids"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import list_checkpoints, read_manifest, write_text_atomic
+from fangcun.artifacts import list_checkpoints, read_manifest, refuse_taken_in, write_text_atomic
 from fangcun.config import LoadedRecipe, recipe_names
 from fangcun.errors import ConfigError, FangcunError
 from fangcun.launch.options import SlurmOptions
@@ -88,6 +88,7 @@ def _refuse_finished(folder: Path, loaded: LoadedRecipe) -> None:
     kept = list_checkpoints(folder)
     if not kept:
         return
+    refuse_taken_in(folder)
     manifest = read_manifest(kept[-1], "checkpoint")
     progress: dict[str, Any] = json.loads((kept[-1] / "training_state" / "progress.json").read_text(encoding="utf-8"))
     then: dict[str, Any] = manifest.settings["recipe"]

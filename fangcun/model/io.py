@@ -172,7 +172,10 @@ def _weight_files(folder: Path) -> list[Path]:
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():
-        shards = sorted({str(name) for name in _read_json(folder / INDEX).get("weight_map", {}).values()})
+        places = _read_json(folder / INDEX).get("weight_map")
+        if not isinstance(places, dict) or not places:
+            raise FangcunError(f"{folder / INDEX} names no shards: expected an object weight_map. Fetch it again.")
+        shards = sorted({str(name) for name in places.values()})
         for name in shards:
             if not (folder / name).is_file():
                 raise FangcunError(f"{folder / name} is missing, {INDEX} names it. Fetch the missing shard.")
@@ -181,8 +184,7 @@ def _weight_files(folder: Path) -> list[Path]:
     if pickled:
         raise FangcunError(
             f"{folder} has its weights in {pickled[0].name}, a pickle, which can run code when opened and is not read here. "
-            'Convert it once, if you trust it: python -c "from transformers import AutoModelForCausalLM as M; '
-            f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+            f"Take it in first, which reads its tensors alone: fangcun import {folder}"
         )
     raise FangcunError(f"{folder} has no weights: expected {WEIGHTS}, or {INDEX} with its shards.")
 

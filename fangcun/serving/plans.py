@@ -13,7 +13,7 @@ from fangcun.tokenizer.chat_template import render_chat, turn_end_id
 COMPLETION_TOKENS = 16
 """max_tokens of a completion that names none, as in OpenAI's API. An answer of a chat takes what the context has left."""
 MAX_STOP_STRINGS = 64
-DEFAULTS = SamplingSettings()
+DEFAULTS = SamplingSettings(no_repeat_ngram=12)
 """What a request gets that does not say how to draw."""
 
 
@@ -34,11 +34,17 @@ def plan_completion(call: CompletionCall, lm: LanguageModel, limits: ServerSetti
     prompts = _prompts_of(call)
     _check_samples(len(prompts), call.n or 1, limits)
     wanted = COMPLETION_TOKENS if call.max_tokens is None else call.max_tokens
+    if call.echo and call.truncate_prompt_tokens is not None:
+        raise ApiError(
+            400, "truncate_prompt_tokens goes not together with echo, which gives the whole prompt back. Leave one of them out.", param="truncate_prompt_tokens"
+        )  # fmt: skip
     scored = bool(call.echo) and call.logprobs is not None
     only_scores = scored and wanted == 0
     requests, texts = [], []
     for number, prompt in enumerate(prompts):
         ids = lm.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        if call.truncate_prompt_tokens is not None:
+            ids = ids[-call.truncate_prompt_tokens :]
         _check_length(len(ids), lm, "prompt")
         if call.echo:
             texts.append(prompt if isinstance(prompt, str) else lm.tokenizer.decode(ids, skip_special_tokens=False))

@@ -65,6 +65,8 @@ class CompletionCall(Call):
 
     prompt: str | list[str] | list[TokenId] | list[list[TokenId]] | None = None
     echo: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Not OpenAI's: of a longer prompt only so many of its last tokens are read, instead of an error."""
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 

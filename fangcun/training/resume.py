@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fangcun.artifacts import MANIFEST, list_checkpoints, parse_manifest, read_manifest
+from fangcun.artifacts import list_checkpoints, read_manifest, refuse_taken_in, was_taken_in
 from fangcun.config import Recipe
 from fangcun.config.check import idle_settings
 from fangcun.errors import FangcunError
@@ -168,11 +168,7 @@ def check_tokens(checkpoint: Path, tokens_fingerprint: str) -> None:
 def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
     """The checkpoint to go on from, or None to begin. Raises FangcunError when `resume` asks for what is not there."""
     kept = list_checkpoints(run)
-    if kept and was_taken_in(kept[-1]):
-        raise FangcunError(
-            f"{run} holds a model that was taken in, and is kept as it came. Train it on in a folder of its own: "
-            f"--init_from {run} --out NEW (its recipe.yaml does so, without --out)."
-        )
+    refuse_taken_in(run)
     if resume == "auto":
         return _newest(kept) if kept else None
     if resume is True:
@@ -204,15 +200,6 @@ def choose_checkpoint(run: Path, resume: bool | str) -> Path | None:
             f"overwrite. Use --resume auto, or --out NEW with --resume {folder}."
         )
     return folder
-
-
-def was_taken_in(checkpoint: Path) -> bool:
-    """Whether `fangcun import` made a checkpoint, so that no training stands behind it. Its files are not looked at."""
-    try:
-        manifest = parse_manifest((checkpoint / MANIFEST).read_bytes(), str(checkpoint / MANIFEST), "checkpoint")
-    except (OSError, FangcunError):
-        return False  # who reads it next says what is wrong
-    return "imported" in manifest.settings
 
 
 def _newest(kept: list[Path]) -> Path:

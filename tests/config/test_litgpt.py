@@ -208,7 +208,12 @@ def test_gelu_has_litgpts_form(tmp_path: Path, field: str, form: str) -> None:
 def test_a_name_alone_gives_the_shape_where_it_is_known(tmp_path: Path) -> None:
     recipe = load(tmp_path, "model_name: tiny-llama-1.1b\ntokenizer_dir: x\n").recipe
     assert count_parameters(resolve_model(recipe.model)) == 1_100_048_384  # as Hugging Face counts TinyLlama-1.1B
-    assert "its shape is not known here" in refused(tmp_path, "model_name: pythia-14m\ntokenizer_dir: x\n")
+    model = resolve_model(
+        load(tmp_path, "model_name: EleutherAI/pythia-70m-deduped\ntokenizer_dir: x\n").recipe.model, 50277
+    )
+    assert count_parameters(model) == 70_426_624  # as EleutherAI counts it
+    assert (model.family, model.rotary_percentage, model.parallel_residual) == ("gpt_neox", 0.25, True)
+    assert "its shape is not known here" in refused(tmp_path, "model_name: falcon-7b\ntokenizer_dir: x\n")
 
 
 def test_the_family_follows_from_the_mathematics(tmp_path: Path) -> None:

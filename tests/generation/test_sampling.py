@@ -10,7 +10,6 @@ import torch
 
 from fangcun.errors import FangcunError
 from fangcun.generation.sampling import (
-    Memory,
     SamplingSettings,
     draw,
     filter_logits,
@@ -187,25 +186,3 @@ def test_min_p_is_that_of_transformers() -> None:
     theirs = MinPLogitsWarper(0.1)(torch.empty(3, 0, dtype=torch.int64), logits / 0.7).softmax(-1)
     ours = filter_logits(logits, SamplingSettings(0.7, None, min_p=0.1), vocab_size=V).softmax(-1)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
-
-
-@pytest.mark.parametrize("length", [1, 2, 3])
-def test_no_run_is_written_twice_as_in_transformers(length: int) -> None:
-    from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
-
-    ids = torch.randint(6, (30,), generator=torch.Generator().manual_seed(length)).tolist()
-    memory, reference = Memory(SamplingSettings(no_repeat_ngram=length), ids[:10]), NoRepeatNGramLogitsProcessor(length)
-    logits = some_logits(1, 12)
-    for place in range(10, 30):
-        memory.add(ids[place])
-        theirs = reference(torch.tensor([ids[: place + 1]]), logits[None].clone())[0]
-        assert torch.equal(memory.apply(logits), theirs)
-    tiny = Memory(SamplingSettings(no_repeat_ngram=1), [0, 1])
-    assert torch.equal(tiny.apply(logits[:2]), logits[:2])  # nothing would be left
-
-
-def test_frequency_and_presence_count_what_was_written() -> None:
-    memory = Memory(SamplingSettings(frequency_penalty=0.5, presence_penalty=0.25), [3, 3, 3])
-    for index in (1, 1, 2):
-        memory.add(index)
-    assert memory.apply(torch.zeros(5)).tolist() == [0, -1.25, -0.75, 0, 0]

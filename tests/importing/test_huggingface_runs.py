@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 from folders import change_json, huggingface_folder, largest_difference, tokenizer
-from safetensors.torch import load_file
-from shapes import FAMILIES, random_ids
+from safetensors.torch import load_file, save_file
+from shapes import FAMILIES, random_ids, random_model
 
 import fangcun
 from fangcun.artifacts import find_weights, read_manifest
-from fangcun.config import load_recipe
+from fangcun.config import ModelConfig, load_recipe, resolve_model
 from fangcun.errors import FangcunError
 from fangcun.importing import take_in
+from fangcun.model import save_model
 from fangcun.tokenizer import Tokenizer
 
 TOLERANCE = 1e-4
@@ -107,6 +108,16 @@ def test_weights_keep_their_type_bit_for_bit(dtype: torch.dtype, tmp_path: Path)
     assert all(here[name].dtype == dtype and torch.equal(here[name], there[name]) for name in there)
 
 
+def test_masks_of_old_files_do_not_change_the_type_of_the_weights(tmp_path: Path) -> None:
+    huggingface_folder(tmp_path, "gpt_neox").to(torch.float16).save_pretrained(tmp_path / "hf")
+    state = load_file(tmp_path / "hf/model.safetensors")
+    state["gpt_neox.layers.0.attention.bias"] = torch.ones(1, 1, 32, 32, dtype=torch.bool).tril()
+    save_file(state, tmp_path / "hf/model.safetensors", metadata={"format": "pt"})
+    take_in(tmp_path / "hf", tmp_path / "run")
+    written = load_file(find_weights(tmp_path / "run") / "model.safetensors")
+    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
+
+
 def test_the_ids_that_end_a_text_come_along(tmp_path: Path) -> None:
     huggingface_folder(tmp_path, "qwen3")
     (tmp_path / "hf/generation_config.json").write_text('{"eos_token_id": [1, 3], "temperature": 0.6}')
@@ -144,3 +155,15 @@ def test_sizes_that_do_not_match_are_named(tmp_path: Path) -> None:
     change_json(tmp_path / "hf/config.json", intermediate_size=21)
     with pytest.raises(FangcunError, match=r"mlp.*expected"):
         take_in(tmp_path / "hf", tmp_path / "run")
+
+
+def test_a_model_that_no_family_expresses_comes_back_from_its_folder(tmp_path: Path) -> None:
+    config = resolve_model(
+        ModelConfig(exportable=False, mlp_class="ReLU2", vocab_size=300, n_embd=32, n_head=2, n_layer=1)
+    )
+    model = random_model(config)
+    save_model(model, tmp_path / "ours")
+    tokenizer().save(tmp_path / "ours")
+    take_in(tmp_path / "ours", tmp_path / "run")
+    ids = random_ids(config, length=20)
+    assert largest_difference(fangcun.load(tmp_path / "run", device="cpu").logits(ids), model(ids)) < TOLERANCE

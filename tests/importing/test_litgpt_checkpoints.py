@@ -172,7 +172,7 @@ def test_a_head_equal_to_the_embedding_is_tied(tmp_path: Path) -> None:
         ({"mlp_class_name": "GemmaMLP"}, r"mlp_class_name: GemmaMLP .* not offered"),
         ({"sliding_window_size": 16}, r"sliding_window_size: 16 .* not offered"),
         ({"name": "Gemma-2b", "norm_class_name": "RMSNorm"}, "Gemma's RMSNorm"),
-        ({"n_layer": 9}, r"lack transformer\.h\.[2-9]"),
+        ({"n_layer": 9}, r"lit: the weights lack transformer\.h\.[2-9].*that model_config.yaml states"),
         ({"n_query_groups": 1}, r"has 96 rows, expected 48.*belong to these weights"),
         ({"n_head": "four"}, r"n_head: expected a whole number"),
     ],

@@ -139,11 +139,11 @@ def test_a_text_with_other_characters_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "hint"), [(320, "--characters-from input.txt"), (50304, r"reads GPT-2's: --tokenizer")]
+    ("rows", "hint"), [(320, "--characters-from data/novel/input.txt"), (50304, r"reads GPT-2's: --tokenizer")]
 )
 def test_a_missing_tokenizer_is_told_with_what_fits(rows: int, hint: str, tmp_path: Path) -> None:
     shape = SHAPE | {"vocab_size": rows, "n_layer": 1}
-    write_checkpoint(tmp_path / "ckpt.pt", weights_of(shape, False), shape)
+    write_checkpoint(tmp_path / "ckpt.pt", weights_of(shape, False), shape, config={"dataset": "novel"})
     with pytest.raises(FangcunError, match=hint):
         take_in(tmp_path / "ckpt.pt", tmp_path / "run")
 
@@ -152,8 +152,11 @@ def test_a_missing_tokenizer_is_told_with_what_fits(rows: int, hint: str, tmp_pa
     ("change", "message"),
     [
         ({"model_args": SHAPE | {"bias": True}}, "model_args says bias True, the weights say False"),
-        ({"model_args": SHAPE | {"n_layer": 3}}, r"lack transformer\.h\.2"),
-        ({"model_args": SHAPE | {"n_layer": 1}}, r"account for: transformer\.h\.1"),
+        (
+            {"model_args": SHAPE | {"n_layer": 3}},
+            r"ckpt\.pt: the weights lack transformer\.h\.2.*that model_args states",
+        ),
+        ({"model_args": SHAPE | {"n_layer": 1}}, r"what model_args does not account for: transformer\.h\.1"),
         ({"model_args": SHAPE | {"n_embd": "24"}}, "model_args.n_embd is '24', expected a whole number"),
         ({"model_args": SHAPE | {"block_size": 30}}, r"positions.weight is \(20, 24\), expected \(30, 24\)"),
         ({"model": {"a": 1}}, "expected weights"),

@@ -18,6 +18,8 @@ from fangcun.config import load_recipe
 from fangcun.console import Console
 from fangcun.errors import FangcunError
 from fangcun.importing import take_in
+from fangcun.launch import launch_slurm
+from fangcun.launch.options import SlurmOptions
 from fangcun.pipeline import run
 from fangcun.tokens import open_split
 from fangcun.training.initial import weights_fingerprint
@@ -69,6 +71,8 @@ def test_a_run_may_be_named_as_init_from_and_goes_on_without_it(tmp_path: Path, 
     take_in(tmp_path / "hf", tmp_path / "run")
     flags = ["--init_from", str(tmp_path / "run"), "--out", str(tmp_path / "own"), "--train.micro_batch_size", "4"]
     assert train("demo", story_file, *flags) == 0
+    # Checkpoints of a run come and go, its tokenizer stays.
+    assert load_recipe(tmp_path / "own/recipe.yaml").recipe.tokenizer.path == str(tmp_path / "run/tokenizer")
     first = read_manifest(list_checkpoints(tmp_path / "own")[-1], "checkpoint").parents["init_from"]
     shutil.rmtree(tmp_path / "run")
     recipe = tmp_path / "own/recipe.yaml"
@@ -86,6 +90,9 @@ def test_the_imported_run_itself_is_never_trained_over(tmp_path: Path, story_fil
         train(recipe, story_file, "--out", str(tmp_path / "run"))
     with pytest.raises(FangcunError, match=r"no training to go on with.*--init_from"):
         train(recipe, story_file, "--resume", str(checkpoint))
+    loaded = load_recipe(recipe, ["--text", str(story_file), "--out", str(tmp_path / "run")])
+    with pytest.raises(FangcunError, match="kept as it came"):
+        launch_slurm(loaded, SlurmOptions(), source=str(recipe), flags=[])
     assert sorted(path for path in (tmp_path / "run").rglob("*") if "lock" not in path.name) == before
 
 
@@ -98,6 +105,7 @@ def test_another_tokenizer_than_the_models_own_is_refused(tmp_path: Path, story_
     (tmp_path / "hf/tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(FangcunError, match=r"another tokenizer: 2 of its 300 tokens differ, the first is 'a'"):
         train(tmp_path / "run/recipe.yaml", story_file, "--tokenizer.path", str(tmp_path / "hf"))
+    assert not (tmp_path / "run-trained").exists()  # known before any work
 
 
 def test_a_shape_beside_init_from_is_a_contradiction(tmp_path: Path) -> None:

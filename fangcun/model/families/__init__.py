@@ -95,7 +95,7 @@ def from_hf_state(config: ModelConfig, hf: State) -> tuple[ModelConfig, State]:
 
 def _from_hf_fields(raw: dict[str, Any]) -> ModelConfig:
     kind = raw.get("model_type")
-    if kind not in ABILITIES:
+    if not isinstance(kind, str) or kind not in ABILITIES:
         hint = did_you_mean(str(kind), ABILITIES)
         raise ConfigError(f"config.json: model_type is {kind!r}, Fangcun reads {', '.join(ABILITIES)}.{hint}")
     if raw.get("quantization_config"):
@@ -103,10 +103,9 @@ def _from_hf_fields(raw: dict[str, Any]) -> ModelConfig:
             "config.json: quantization_config is set. Fangcun reads float weights: take the original model."
         )
     try:
-        config = _HOMES.get(str(kind), llama).from_hf_fields(raw)
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"config.json: a field of this {kind} model has the wrong type ({error}).") from error
-    return resolve_model(config)
+        return resolve_model(_HOMES.get(str(kind), llama).from_hf_fields(raw))
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(f"config.json: a field of this {kind} model has the wrong type or size ({error}).") from error
 
 
 def _own_config(raw: dict[str, Any]) -> ModelConfig | None:
