@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from typing import Any
 
 import orjson
@@ -64,7 +64,7 @@ class Answer:
     async def _collect(self) -> list[Update]:
         return [update async for updates in self.updates() for update in updates]
 
-    async def chunks(self, call: Call) -> AsyncIterator[bytes]:
+    async def chunks(self, call: Call) -> AsyncGenerator[bytes, None]:
         """Server-sent events: chunks, an error where one comes too late for a status, and the mark of the end."""
         counted = bool(call.stream_options and call.stream_options.include_usage)
         opened: set[int] = set()

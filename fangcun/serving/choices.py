@@ -65,7 +65,9 @@ class Choices:
 
     def _end(self, number: int, index: int, event: Finished) -> Iterator[Update]:
         if event.reason == "error":
-            raise ApiError(500, f"The model failed at this request: {event.error}.", code="generation_failed")
+            raise ApiError(
+                500, f"The model failed at this request: {(event.error or '').rstrip('.')}.", code="generation_failed"
+            )
         if event.reason == "cancelled":
             raise ApiError(503, "The server is going down and has ended this request.", code="shutting_down", headers={"Retry-After": "5"})  # fmt: skip
         head, scores = self._begin(number, index, event.sample)

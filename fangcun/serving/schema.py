@@ -46,7 +46,7 @@ class Call(_Strict):
     """Not OpenAI's: tokens below this share of the likeliest one's probability are not drawn."""
     top_k: Annotated[int, Field(ge=0)] | None = None
     """Not OpenAI's: draw among the k likeliest tokens; 0 is all."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
     """Not OpenAI's: above 1 makes tokens of the context less likely."""
     no_repeat_ngram: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Not OpenAI's: no sequence of this many tokens is written twice; 0 is off."""
@@ -178,7 +178,7 @@ def _refusal(error: ValidationError) -> ApiError:
 
 
 def _kind(value: object) -> str:
-    kinds = {list: "array", str: "string", type(None): "null", bool: "boolean"}
+    kinds: dict[type, str] = {list: "array", str: "string", type(None): "null", bool: "boolean"}
     return kinds.get(type(value), "number")
 
 

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -27,6 +28,18 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI, engine: Engine | None, drain_seconds: float) -> None:
         super().__init__(config)
         self._app, self._engine, self._drain_seconds = app, engine, drain_seconds
+        self._closing: dict[Any, float] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Once a second, cut connections that were closed and whose peer does not take the last bytes: they never end."""
+        if counter % 10 == 0:
+            now = time.monotonic()
+            closing = [p for p in self.server_state.connections if p.transport is not None and p.transport.is_closing()]
+            self._closing = {protocol: self._closing.get(protocol, now) for protocol in closing}
+            for protocol, since in self._closing.items():
+                if now - since > _CLOSING_SECONDS:
+                    protocol.transport.abort()
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.draining = True
