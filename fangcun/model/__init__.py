@@ -9,7 +9,16 @@ from fangcun.model.device import choose_device, unseen_gpu
 from fangcun.model.document_mask import Documents, find_documents
 from fangcun.model.families import check_exportable, from_hf_config, to_hf_config
 from fangcun.model.initialize import initialize, parameter_kinds
-from fangcun.model.io import load_model, load_weights, model_of, read_config, read_tensors, save_model, write_tensors
+from fangcun.model.io import (
+    load_model,
+    load_weights,
+    model_of,
+    read_config,
+    read_tensors,
+    save_model,
+    weight_files,
+    write_tensors,
+)
 from fangcun.model.loss import cross_entropy_sum, head_loss_sum
 from fangcun.model.probe import attention_logit_max
 from fangcun.model.recompute import recompute_blocks
@@ -40,5 +49,6 @@ __all__ = [
     "slice_vocabulary",
     "to_hf_config",
     "unseen_gpu",
+    "weight_files",
     "write_tensors",
 ]
