@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from browser import Open, chromium, until
-from conftest import Serve, Served
+from tiny_server import Serve, Served
 
 
 @pytest.fixture(scope="module")

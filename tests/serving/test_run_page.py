@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx2
 import pytest
 from browser import Open, chromium, until
-from conftest import Serve, Served
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_server import Serve, Served
 
 from fangcun.serving.run_log import MOST_POINTS, RunLog, thin
 
@@ -90,6 +90,13 @@ def test_several_runs_lie_over_each_other(open_page: Open, watched: Served) -> N
         page.select_option("#axis", value)
         assert "@" in page.locator(".chart .read").first.inner_text()
     page.check("#log")
+
+
+def test_a_phone_shows_a_run_without_sideways_scrolling(open_page: Open, watched: Served) -> None:
+    page = open_page(watched.url + "/runs", width=360)
+    page.wait_for_selector(".chart")
+    page.wait_for_selector("#written article")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
 def test_the_interface_knows_only_the_names_it_listed(watched: Served, root: Path) -> None:
