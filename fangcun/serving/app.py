@@ -16,6 +16,8 @@ from fangcun.generation import Engine
 from fangcun.serving.errors import JsonResponse, add_error_handlers
 from fangcun.serving.guard import Guard
 from fangcun.serving.metrics import Metrics
+from fangcun.serving.pages import add_pages
+from fangcun.serving.runs import add_runs
 from fangcun.serving.schema import ChatCall, CompletionCall
 from fangcun.serving.service import Service
 from fangcun.serving.settings import ServerSettings
@@ -51,7 +53,8 @@ def create_app(
         service = Service(engine, model_id, settings, metrics)
         _add_api(app, service)
         info |= {"model": model_id, **service.info}
-    _add_pages(app, info, runs)
+    add_pages(app, info)
+    add_runs(app, runs)
     return app
 
 
@@ -127,13 +130,3 @@ def _body(kind: type[CompletionCall] | type[ChatCall]) -> dict[str, Any]:
         return [inlined(part) for part in value] if isinstance(value, list) else value
 
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": inlined(schema)}}}}
-
-
-def _add_pages(app: FastAPI, info: dict[str, Any], runs: Path | None) -> None:
-    try:
-        from fangcun.serving.pages import add_pages
-        from fangcun.serving.runs import add_runs
-    except ImportError:
-        return
-    add_pages(app, info)
-    add_runs(app, runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fangcun.generation import LanguageModel, Request, SamplingSettings
 from fangcun.serving.errors import ApiError
@@ -105,7 +105,7 @@ def sampling_of(call: Call) -> SamplingSettings:
     }  # fmt: skip
     if given.get("top_k") == 0:
         given["top_k"] = None
-    return SamplingSettings(**given)
+    return replace(DEFAULTS, **given)
 
 
 def _prompts_of(call: CompletionCall) -> list[str] | list[list[int]]:

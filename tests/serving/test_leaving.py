@@ -65,8 +65,18 @@ def test_a_stream_can_be_closed_in_its_middle(slow) -> None:
     slow.wait_until_idle(5)
 
 
-def test_a_reader_that_stops_reading_holds_up_nobody_and_is_left(serve_tiny) -> None:
-    quick = serve_tiny(read_seconds=1.0, max_new_tokens=1_000_000)
+def test_a_reader_that_stops_reading_holds_up_nobody_and_is_left(serve_tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fangcun.serving import server
+
+    def small_buffers(settings) -> socket.socket:
+        door = open_socket(settings)
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        return door
+
+    open_socket = server.open_socket
+    monkeypatch.setattr(server, "open_socket", small_buffers)
+    monkeypatch.setattr(server, "_CLOSING_SECONDS", 0.5)
+    quick = serve_tiny(read_seconds=0.5, max_new_tokens=1_000_000)
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", quick.port))

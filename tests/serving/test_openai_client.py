@@ -48,6 +48,16 @@ def test_every_setting_reaches_the_sampler(client: OpenAI, server) -> None:
     assert answer.choices[0].text == server.lm.generate_batch([PROMPT], settings, max_new_tokens=40, seed=7)[0]
 
 
+def test_what_a_request_leaves_out_is_as_the_model_card_says(client: OpenAI) -> None:
+    from fangcun.serving.plans import DEFAULTS, sampling_of
+    from fangcun.serving.schema import CompletionCall
+
+    told = client.models.retrieve("tiny").model_extra["info"]["defaults"]
+    assert sampling_of(CompletionCall(model="tiny")) == DEFAULTS
+    assert sampling_of(CompletionCall(model="tiny", **told)) == DEFAULTS
+    assert sampling_of(CompletionCall(model="tiny", top_k=0)).top_k is None
+
+
 def test_several_prompts_and_samples_are_numbered_in_order(client: OpenAI, server) -> None:
     answer = client.completions.create(prompt=["甲", "乙"], n=2, max_tokens=12, seed=3, model="tiny", temperature=1)
     assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
