@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fangcun.config import ModelConfig
 from fangcun.config.families import output_bias, qkv_bias
-from fangcun.model.attention_cpu import attention_pays, causal_attention
+from fangcun.model.attention_cpu import attention_pays, causal_attention, one_query
 from fangcun.model.cache import KVCache
 from fangcun.model.document_mask import Documents
 from fangcun.model.kernels_cpu import rotation
@@ -139,6 +139,8 @@ class Attention(nn.Module):
             key, value = cache.append(self.layer, key, value)
         if documents is not None:
             mixed = documents.attend(query, key, value, dropout)
+        elif T == 1 and query.is_cpu and query.dtype == torch.float32 and torch.is_inference_mode_enabled():
+            mixed = one_query(query, key, value, mask)
         elif not past and attention_pays(query):
             mixed = causal_attention(query, key, value, dropout=dropout)
         else:

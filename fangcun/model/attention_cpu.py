@@ -49,6 +49,23 @@ def causal_attention(
     return _Attention.apply(query, key, value, seen, dropout, wanted)
 
 
+def one_query(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of a single position a sequence, without gradients: two small batched products.
+
+    query (B, H, 1, D), key and value (B, G, L, D), mask (B, 1, 1, L) bool or None -> (B, H, 1, D). For a sequence that
+    writes torch's fused kernel takes three times as long.
+    """
+    B, H, _, D = query.shape
+    G, L = key.shape[1], key.shape[2]
+    queries = query.reshape(B * G, H // G, D)
+    keys, values = key.reshape(B * G, L, D), value.reshape(B * G, L, D)
+    scores = queries.new_empty(B * G, H // G, L)
+    torch.baddbmm(scores, queries, keys.transpose(1, 2), beta=0, alpha=D**-0.5, out=scores)
+    if mask is not None:
+        scores.view(B, H, 1, L).masked_fill_(~mask, float("-inf"))
+    return torch.bmm(torch.softmax(scores, -1), values).view(B, H, 1, D)
+
+
 class _Blocks:
     """How one attention is cut: the queries of all heads that share a group lie below each other."""
 

@@ -9,7 +9,15 @@ import torch
 from shapes import FAMILIES, random_config, random_model
 
 from fangcun.model import KVCache
-from fangcun.model.packed import Int4Linear, _quantize_with_torchao, pack, packs, quantize_rows
+from fangcun.model.packed import (
+    Int4Linear,
+    Int8Linear,
+    OneDnnInt8Linear,
+    _quantize_with_torchao,
+    pack,
+    packs,
+    quantize_rows,
+)
 
 pytestmark = pytest.mark.skipif(not packs(torch.float32), reason="this torch has no packed products on this CPU")
 
@@ -65,6 +73,22 @@ def test_fewer_bits_cost_little(packing: str, allowed: float, tied: bool) -> Non
     assert 0 < (got - wanted).std() < allowed * wanted.std()
 
 
+@pytest.mark.parametrize("layer", [Int8Linear, OneDnnInt8Linear])
+@pytest.mark.parametrize("biased", [False, True])
+def test_both_int8_products_are_within_their_steps(layer: type[torch.nn.Module], biased: bool) -> None:
+    generator = torch.Generator().manual_seed(1)
+    weight, bias = torch.randn(33, 70, generator=generator), torch.randn(33, generator=generator) if biased else None
+    x = torch.randn(5, 70, generator=generator) * torch.tensor([1e-3, 1, 1, 30, 1])[:, None]
+    try:
+        product = layer(weight, bias)
+    except (RuntimeError, AttributeError):
+        pytest.skip("this torch has no such kernel on this CPU")
+    wanted = torch.nn.functional.linear(x, weight, bias)
+    for rows in (slice(0, 1), slice(0, 5), slice(3, 4)):
+        error = (product(x[rows]) - wanted[rows]).abs().amax(-1)
+        assert bool((error <= 0.1 * x[rows].norm(dim=-1) * weight.norm(dim=-1).max() / 8).all())
+
+
 def test_int8_rows_are_alone_whatever_is_beside_them() -> None:
     if not packs(torch.float32, "int8"):
         pytest.skip("this torch has no int8 kernels on this CPU")
@@ -72,8 +96,8 @@ def test_int8_rows_are_alone_whatever_is_beside_them() -> None:
     ids = torch.arange(12).view(3, 4) % (model.config.vocab_size or 1)
     with torch.inference_mode():
         together = model(ids)
-        for row in range(3):
-            torch.testing.assert_close(model(ids[row : row + 1]), together[row : row + 1], atol=1e-4, rtol=1e-4)
+        for rows in (slice(0, 1), slice(1, 3)):
+            torch.testing.assert_close(model(ids[rows]), together[rows], atol=1e-4, rtol=1e-4)
 
 
 def test_rows_are_quantized_to_half_a_step() -> None:
