@@ -12,7 +12,7 @@ from typing import Annotated, Any, cast, get_args, get_origin, get_type_hints
 
 from cyclopts import App, Group, Parameter
 
-from fangcun import __version__, cli_chat, cli_download, cli_evaluate, cli_import, cli_serve, cli_verbs
+from fangcun import __version__, cli_chat, cli_download, cli_evaluate, cli_export, cli_import, cli_serve, cli_verbs
 from fangcun.config.keys import field_docs
 from fangcun.config.schema import Recipe
 from fangcun.launch.options import SlurmOptions
@@ -101,6 +101,8 @@ def build_app() -> App:
     app.command(cli_verbs.recipes)
     app.command(cli_download.download)
     app.command(cli_import.import_path, name="import")
+    app.command(cli_export.export)
+    app.command(cli_export.verify)
     launch = App(name="launch", help="Submit a run to a cluster's scheduler.")
     launch.command(_slurm_help(), name="slurm")
     launch["slurm"].group_parameters = Group("Settings", sort_key=1)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import tokenizers
 import torch
 from tokenizers import decoders, models, pre_tokenizers
 
 from fangcun.config.model import ModelConfig
 from fangcun.config.resolve import resolve_model
-from fangcun.generation import LanguageModel
+from fangcun.generation import Engine, LanguageModel
 from fangcun.model import Transformer, initialize
 from fangcun.tokenizer import Tokenizer
 
@@ -41,3 +45,32 @@ def tiny_lm(*, chat: bool = True, block_size: int = 256, seed: int = 0) -> Langu
             if parameter.ndim == 2 and config.padded_vocab_size not in parameter.shape:
                 parameter.mul_(20)
     return LanguageModel(model.eval(), words)
+
+
+@dataclass
+class Served:
+    """A server that runs."""
+
+    url: str
+    engine: Engine
+    lm: LanguageModel
+
+    @property
+    def base_url(self) -> str:
+        """What OpenAI's client is given."""
+        return f"{self.url}/v1"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
+
+    def wait_until_idle(self, seconds: float = 10.0) -> None:
+        """Return when the engine has nothing to do; fail after `seconds`."""
+        end = time.monotonic() + seconds
+        while self.engine.running or self.engine.waiting:
+            assert time.monotonic() < end, f"{self.engine.running} samples run, {self.engine.waiting} wait"
+            time.sleep(0.01)
+
+
+Serve = Callable[..., Served]

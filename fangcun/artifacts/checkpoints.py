@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from fangcun.artifacts.folder import MANIFEST, parse_manifest, read_manifest
+from fangcun.artifacts.folder import MANIFEST, is_artifact, parse_manifest, read_manifest
 from fangcun.errors import FangcunError
 
 _STEP = re.compile(r"step-(\d{8,})$")
@@ -42,7 +42,8 @@ def find_weights(path: str | Path) -> Path:
         )
     if (path / "config.json").is_file():
         if (path / MANIFEST).is_file():
-            read_manifest(path, "checkpoint", without="training_state")
+            kind = "export" if is_artifact(path, "export") else "checkpoint"
+            read_manifest(path, kind, without="training_state")
         return path
     checkpoints = list_checkpoints(path)
     if checkpoints:

@@ -102,6 +102,11 @@ def check_replaceable(path: Path, kind: str) -> None:
     raise FangcunError(f"{path} {what} {kind} of Fangcun's: nothing was changed; choose another folder with --out.")
 
 
+def is_artifact(path: Path, kind: str) -> bool:
+    """Whether the manifest in a folder says `kind`."""
+    return _is_manifest_of(path / MANIFEST, kind)
+
+
 def _is_manifest_of(file: Path, kind: str) -> bool:
     if not file.is_file():
         return False

@@ -17,6 +17,7 @@ from fangcun.model.io import (
     read_config,
     read_tensors,
     save_model,
+    weight_files,
     write_tensors,
 )
 from fangcun.model.loss import cross_entropy_sum, head_loss_sum
@@ -50,5 +51,6 @@ __all__ = [
     "slice_vocabulary",
     "to_hf_config",
     "unseen_gpu",
+    "weight_files",
     "write_tensors",
 ]

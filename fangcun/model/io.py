@@ -150,7 +150,7 @@ def _read_state(
 ) -> tuple[ModelConfig, State]:
     """The weights of a folder under our names, each contiguous, and the config that they fit."""
     hf: State = {}
-    for file in _weight_files(folder):
+    for file in weight_files(folder):
         try:
             with safe_open(file, framework="pt") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - not a dict
@@ -168,7 +168,8 @@ def _read_state(
     return config, {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, in order. Raises FangcunError, also for a folder that has pickles only."""
     if (folder / WEIGHTS).is_file():
         return [folder / WEIGHTS]
     if (folder / INDEX).is_file():

@@ -11,7 +11,6 @@ STATIC = Path(__file__).parent / "static"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
@@ -24,7 +23,7 @@ _TYPES = {
 
 
 def add_pages(app: FastAPI, info: dict[str, Any]) -> None:
-    """/ (writing and talking), /runs (training as it goes), /static/NAME, /api/info. info: what the page must know of the
+    """/ (writing and talking), /runs (training as it goes), /static/NAME, /page.json. info: what the page must know of the
     model (`model`: its id or None, `chat`, `block_size`, `openings`, `runs`, `key`: whether one is wanted)."""
     files = {path.name: path.read_bytes() for path in STATIC.iterdir() if path.suffix in _TYPES}
 
@@ -39,7 +38,7 @@ def add_pages(app: FastAPI, info: dict[str, Any]) -> None:
     def runs() -> Response:
         return serve("runs.html")
 
-    @app.get("/api/info", include_in_schema=False)
+    @app.get("/page.json", include_in_schema=False)
     def about() -> dict[str, Any]:
         return info
 

@@ -38,7 +38,7 @@ class Runs:
         self._looked = -LOOK_SECONDS
         self._lock = threading.Lock()
 
-    def list(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[str, Any]]:
         """A line for each run, the one that changed last first."""
         with self._lock:
             self._look()
@@ -170,7 +170,7 @@ def add_runs(app: FastAPI, root: Path | None) -> None:
     # Plain functions: FastAPI runs them in threads, so that a large file holds nobody up.
     @app.get("/api/runs", include_in_schema=False)
     def listing() -> dict[str, Any]:
-        return {"runs": runs.list() if runs is not None else [], "watching": runs is not None}
+        return {"runs": runs.lines() if runs is not None else [], "watching": runs is not None}
 
     @app.get("/api/runs/detail", include_in_schema=False)
     def detail(request: Request, run: str) -> Response:

@@ -19,6 +19,9 @@ from fangcun.errors import ConfigError, FangcunError
 VERBS = {
     "chat",
     "evaluate",
+    "export",
+    "verify",
+    "serve",
     "import",
     "run",
     "demo",

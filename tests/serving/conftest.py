@@ -3,47 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from tiny_server import tiny_lm
+from tiny_server import Serve, Served, tiny_lm
 
-from fangcun.generation import Engine, LanguageModel
+from fangcun.generation import Engine
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 pytest.importorskip("openai", reason="the client openai is not installed")
-
-
-@dataclass
-class Served:
-    """A server that runs."""
-
-    url: str
-    engine: Engine
-    lm: LanguageModel
-
-    @property
-    def base_url(self) -> str:
-        """What OpenAI's client is given."""
-        return f"{self.url}/v1"
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self.url.rpartition(":")[2])
-
-    def wait_until_idle(self, seconds: float = 10.0) -> None:
-        """Return when the engine has nothing to do; fail after `seconds`."""
-        end = time.monotonic() + seconds
-        while self.engine.running or self.engine.waiting:
-            assert time.monotonic() < end, f"{self.engine.running} samples run, {self.engine.waiting} wait"
-            time.sleep(0.01)
-
-
-Serve = Callable[..., Served]
 
 
 @pytest.fixture(scope="module")

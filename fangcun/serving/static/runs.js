@@ -157,5 +157,5 @@ setUp();
 onLanguage(draw);
 window.addEventListener("resize", () => { if (active().length) drawCharts(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) look(); });
-fetch("/api/info").then((r) => r.json()).then((info) => { $("to-write").hidden = !info.model; }).catch(() => {});
+fetch("/page.json").then((r) => r.json()).then((info) => { $("to-write").hidden = !info.model; }).catch(() => {});
 watch();

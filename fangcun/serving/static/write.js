@@ -189,7 +189,7 @@ function save() { keep("text", pieces()); }
 
 async function start() {
   setUp();
-  try { info = await (await fetch("/api/info")).json(); } catch { complain(say("unreachable")); }
+  try { info = await (await fetch("/page.json")).json(); } catch { complain(say("unreachable")); }
   $("model").textContent = info.model ?? "";
   $("to-runs").hidden = !info.runs;
   setUpControls(info);
