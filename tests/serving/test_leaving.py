@@ -80,7 +80,7 @@ def test_a_reader_that_stops_reading_holds_up_nobody_and_is_left(serve_tiny, mon
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", quick.port))
-    data = json.dumps({**LONG, "stream": True, "n": 128, "logprobs": 20}).encode()
+    data = json.dumps({**LONG, "stream": True, "n": 24, "logprobs": 20}).encode()
     raw.sendall(
         f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
     )
