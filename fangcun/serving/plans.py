@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fangcun.generation import LanguageModel, Request, SamplingSettings
+from fangcun.generation import LanguageModel, Request, SamplingSettings, TokenScore
 from fangcun.serving.errors import ApiError
 from fangcun.serving.schema import Call, ChatCall, CompletionCall, Message
 from fangcun.serving.settings import ServerSettings
@@ -27,6 +27,9 @@ class Plan:
     n: int
     echo: tuple[str, ...] | None = None
     """The prompts' text, where the answer begins with it."""
+    end: TokenScore | None = None
+    """Stands, unscored, for the end of a document that was drawn, where the prompt is scored: who reads scores by place
+    (lm-eval takes all but the last token) counts on one token for each that was written."""
     only_scores: bool = False
     """max_tokens is 0: the one token that the engine has to write for the prompt's scores is not shown."""
 
@@ -62,7 +65,8 @@ def plan_completion(call: CompletionCall, lm: LanguageModel, limits: ServerSetti
                 prompt_logprobs=scored,
             )
         )
-    return _checked(Plan(tuple(requests), call.n or 1, tuple(texts) if call.echo else None, only_scores))
+    end = TokenScore(lm.tokenizer.eos_id, lm.tokenizer.eos_token, None) if scored else None
+    return _checked(Plan(tuple(requests), call.n or 1, tuple(texts) if call.echo else None, end, only_scores))
 
 
 def plan_chat(call: ChatCall, lm: LanguageModel, limits: ServerSettings) -> Plan:
