@@ -30,6 +30,7 @@ class Choices:
         self._plan = plan
         self._begun: set[int] = set()
         self._prompt_scores: dict[int, list[TokenScore]] = defaultdict(list)
+        self._written_scores: dict[int, int] = defaultdict(int)
         self._prompt_tokens: dict[int, int] = {}
         self._cached_tokens: dict[int, int] = {}
         self.completion_tokens = 0
@@ -41,12 +42,13 @@ class Choices:
             if isinstance(event, Finished):
                 yield from self._end(number, index, event)
                 continue
-            text, tokens = event.text, event.tokens
+            text, tokens, missing = event.text, event.tokens, 0
             if self._plan.requests[number].prompt_logprobs and event.sample == 0:
                 missing = len(self._plan.requests[number].prompt_ids) - len(self._prompt_scores[number])
                 self._prompt_scores[number] += tokens[:missing]
                 if self._plan.only_scores:
                     tokens = tokens[:missing]
+            self._written_scores[index] += max(0, len(tokens) - missing)
             if self._plan.only_scores:
                 text = ""
                 tokens = tokens if event.sample == 0 else ()
@@ -74,9 +76,13 @@ class Choices:
         self._prompt_tokens[number] = event.n_prompt_tokens
         if event.sample == 0:  # the other samples of a prompt never read it again
             self._cached_tokens[number] = event.n_cached_tokens
-        if not self._plan.only_scores:
-            self.completion_tokens += event.n_tokens
-        yield Update(index, head, scores, "length" if self._plan.only_scores else event.reason)
+        if self._plan.only_scores:
+            yield Update(index, head, scores, "length")
+            return
+        self.completion_tokens += event.n_tokens
+        if self._plan.end is not None and event.reason == "stop" and self._written_scores[index] < event.n_tokens:
+            scores = (*scores, self._plan.end)
+        yield Update(index, head, scores, event.reason)
 
     @property
     def usage(self) -> dict[str, object]:

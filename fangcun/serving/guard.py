@@ -19,9 +19,7 @@ from fangcun.serving.metrics import Metrics
 from fangcun.serving.settings import ServerSettings
 
 _LOCKED = ("/v1", "/api", "/metrics")
-_OPEN = ("/api/info",)
-"""What wants the key, where one is set, and what of it does not: a page has to know whether to ask for a key. The pages
-are open, too; what they show comes from here."""
+"""What wants the key, where one is set. The pages are open: what they show comes from these."""
 
 
 class Guard:
@@ -63,7 +61,7 @@ class Guard:
         """Raise ApiError for a request that may not come in."""
         headers, path = Headers(scope=scope), scope["path"]
         self._check_host(headers)
-        if self._settings.api_key is not None and path.startswith(_LOCKED) and path not in _OPEN:
+        if self._settings.api_key is not None and path.startswith(_LOCKED):
             self._check_key(headers.get("authorization", ""), self._settings.api_key)
         if self._is_draining() and path.startswith("/v1") and scope["method"] == "POST":
             raise ApiError(503, "The server is going down and takes no new requests.", code="shutting_down", headers={"Retry-After": "5"})  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from fangcun.generation import LanguageModel, Request, SamplingSettings
+from fangcun.generation import LanguageModel, Request, SamplingSettings, TokenScore
 from fangcun.serving.errors import ApiError
 from fangcun.serving.schema import Call, ChatCall, CompletionCall, Message
 from fangcun.serving.settings import ServerSettings
@@ -13,6 +13,8 @@ from fangcun.tokenizer.chat_template import render_chat, turn_end_id
 COMPLETION_TOKENS = 16
 """max_tokens of a completion that names none, as in OpenAI's API. An answer of a chat takes what the context has left."""
 MAX_STOP_STRINGS = 64
+MAX_SCORES = 1 << 20
+"""Log-probabilities of one answer, which is held in memory until it is sent: about 100 MB."""
 DEFAULTS = SamplingSettings(no_repeat_ngram=12)
 """What a request gets that does not say how to draw."""
 
@@ -25,6 +27,9 @@ class Plan:
     n: int
     echo: tuple[str, ...] | None = None
     """The prompts' text, where the answer begins with it."""
+    end: TokenScore | None = None
+    """Stands, unscored, for the end of a document that was drawn, where the prompt is scored: who reads scores by place
+    (lm-eval takes all but the last token) counts on one token for each that was written."""
     only_scores: bool = False
     """max_tokens is 0: the one token that the engine has to write for the prompt's scores is not shown."""
 
@@ -60,7 +65,8 @@ def plan_completion(call: CompletionCall, lm: LanguageModel, limits: ServerSetti
                 prompt_logprobs=scored,
             )
         )
-    return Plan(tuple(requests), call.n or 1, tuple(texts) if call.echo else None, only_scores)
+    end = TokenScore(lm.tokenizer.eos_id, lm.tokenizer.eos_token, None) if scored else None
+    return _checked(Plan(tuple(requests), call.n or 1, tuple(texts) if call.echo else None, end, only_scores))
 
 
 def plan_chat(call: ChatCall, lm: LanguageModel, limits: ServerSettings) -> Plan:
@@ -91,7 +97,7 @@ def plan_chat(call: ChatCall, lm: LanguageModel, limits: ServerSettings) -> Plan
         n=call.n or 1,
         logprobs=(call.top_logprobs or 0) if call.logprobs else None,
     )
-    return Plan((request,), call.n or 1)
+    return _checked(Plan((request,), call.n or 1))
 
 
 def sampling_of(call: Call) -> SamplingSettings:
@@ -157,3 +163,17 @@ def _check_length(length: int, lm: LanguageModel, param: str) -> None:
         raise ApiError(
             400, f"The prompt has {length:,} tokens, the model reads at most {lm.config.block_size:,}. Shorten it.", param=param, code="context_length_exceeded"
         )  # fmt: skip
+
+
+def _checked(plan: Plan) -> Plan:
+    """The plan, where what it asks for can be held."""
+    scores = 0
+    for request in plan.requests:
+        if request.logprobs is not None:
+            length = request.max_new_tokens + (len(request.prompt_ids) if request.prompt_logprobs else 0)
+            scores += request.n * length * (1 + request.logprobs)
+    if scores > MAX_SCORES:
+        raise ApiError(
+            400, f"That would be up to {scores:,} log-probabilities, at most {MAX_SCORES:,} are told in one answer. Ask for fewer tokens, samples or alternatives.", param="logprobs"
+        )  # fmt: skip
+    return plan

@@ -25,9 +25,9 @@ _CLOSING_SECONDS = 3
 class _Server(uvicorn.Server):
     """uvicorn, which keeps its door open while it drains: who comes then is told 503 and not refused."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, engine: Engine | None, drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, engine: Engine | None, settings: ServerSettings) -> None:
         super().__init__(config)
-        self._app, self._engine, self._drain_seconds = app, engine, drain_seconds
+        self._app, self._engine, self._settings = app, engine, settings
         self._closing: dict[Any, float] = {}
 
     async def on_tick(self, counter: int) -> bool:
@@ -37,14 +37,14 @@ class _Server(uvicorn.Server):
             closing = [p for p in self.server_state.connections if p.transport is not None and p.transport.is_closing()]
             self._closing = {protocol: self._closing.get(protocol, now) for protocol in closing}
             for protocol, since in self._closing.items():
-                if now - since > _CLOSING_SECONDS:
+                if now - since > self._settings.read_seconds:
                     protocol.transport.abort()
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.draining = True
         if self._engine is not None:
-            end = time.monotonic() + self._drain_seconds
+            end = time.monotonic() + self._settings.drain_seconds
             while (self._engine.running or self._engine.waiting) and time.monotonic() < end and not self.force_exit:
                 await asyncio.sleep(0.05)
             await asyncio.to_thread(self._engine.close)
@@ -65,7 +65,7 @@ def _server(app: FastAPI, engine: Engine | None, settings: ServerSettings, log_l
         timeout_graceful_shutdown=_CLOSING_SECONDS,
         h11_max_incomplete_event_size=1 << 16,
     )
-    return _Server(config, app, engine, settings.drain_seconds)
+    return _Server(config, app, engine, settings)
 
 
 def serve_forever(app: FastAPI, engine: Engine | None, settings: ServerSettings, door: socket.socket) -> None:

@@ -72,6 +72,16 @@ def test_runs_alone_can_be_shown(tmp_path: Path) -> None:
         assert process.wait(20) == 0
 
 
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "prometheus_client"])
+def test_a_missing_package_is_told_with_its_extra(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fangcun.cli_serve import serve
+    from fangcun.errors import FangcunError
+
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(FangcunError, match=rf"{name}: pip install 'fangcun\[serve\]'"):
+        serve(str(folder))
+
+
 def test_what_cannot_be_served_is_told_in_a_sentence(folder: Path, tmp_path: Path) -> None:
     assert "Name a run" in fangcun("serve").stderr
     assert "no folder" in fangcun("serve", "--runs", str(tmp_path / "none")).stderr

@@ -81,7 +81,7 @@ def test_the_key_opens_the_api_and_nothing_else_does(serve_tiny) -> None:
         for path in ("/v1/models", "/metrics", "/v1/nothing", "/api/runs"):
             assert httpx.get(f"{locked.url}{path}", headers=headers).status_code == 401, path
     assert httpx.get(f"{locked.url}/health").status_code == 200
-    assert httpx.get(f"{locked.url}/api/info").json()["needs_key"] is True
+    assert httpx.get(f"{locked.url}/page.json").json()["needs_key"] is True
 
 
 def test_counts_are_told_in_prometheus_form(server) -> None:

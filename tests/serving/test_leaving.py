@@ -75,12 +75,11 @@ def test_a_reader_that_stops_reading_holds_up_nobody_and_is_left(serve_tiny, mon
 
     open_socket = server.open_socket
     monkeypatch.setattr(server, "open_socket", small_buffers)
-    monkeypatch.setattr(server, "_CLOSING_SECONDS", 0.5)
     quick = serve_tiny(read_seconds=0.5, max_new_tokens=1_000_000)
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     raw.connect(("127.0.0.1", quick.port))
-    data = json.dumps({**LONG, "stream": True, "n": 128, "logprobs": 20}).encode()
+    data = json.dumps({**LONG, "stream": True, "n": 24, "logprobs": 20}).encode()
     raw.sendall(
         f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
     )

@@ -4,6 +4,7 @@ others."""
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import defaultdict
 
 import pytest
@@ -105,6 +106,21 @@ def test_echo_without_new_tokens_scores_the_prompt(client: OpenAI, server) -> No
     assert choice.logprobs.token_logprobs[1:] == pytest.approx(expected, abs=1e-4)
     best = [max(d.values()) for d in choice.logprobs.top_logprobs[1:]]
     assert best == pytest.approx(reference[:-1, : server.lm.tokenizer.vocab_size].max(-1).values.tolist(), abs=1e-4)
+
+
+def test_a_drawn_end_has_its_place_among_scores_that_are_read_by_place(client: OpenAI, server) -> None:
+    draw, words = random.Random(0), server.lm.tokenizer
+    likeliest = None
+    while likeliest != words.eos_id:
+        ids = [draw.randrange(256) for _ in range(5)]
+        likeliest = int(server.lm.logits([ids])[0, -1, : words.vocab_size].argmax())
+    for n in (1, 2):  # as lm-eval asks
+        answer = client.completions.create(prompt=ids, max_tokens=1, echo=True, logprobs=1, n=n, **GREEDY)
+        for choice in answer.choices:
+            assert choice.finish_reason == "stop"
+            assert len(choice.logprobs.token_logprobs) == 6
+            assert choice.logprobs.tokens[-1] == words.eos_token
+            assert None not in choice.logprobs.token_logprobs[1:-1]
 
 
 def test_the_bytes_of_tokens_join_to_the_text(client: OpenAI) -> None:
