@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from html.parser import HTMLParser
 
 import pytest
@@ -42,7 +43,7 @@ def test_however_a_text_is_cut_its_characters_stay_whole(text: str, data: st.Dat
     whole = text.encode("utf-8", "replace")
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(whole) - 1)), max_size=12)))
     bounds = [0, *(c for c in cuts if c < len(whole)), len(whole)]
-    pieces = [token(whole[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    pieces = [token(whole[a:b]) for a, b in itertools.pairwise(bounds)]
     found = stretches(pieces)
     assert "".join(stretch.text for stretch in found) == whole.decode()
     assert [t for stretch in found for t in stretch.tokens] == pieces
