@@ -77,8 +77,8 @@ def score_continuations(
 ) -> list[Score]:
     """The score of each pair, in the order given.
 
-    relative: scores need only be comparable among the continuations of a context, which spares the head where all have
-    one id. greedy: also tell whether it would be written with temperature 0. share: read common contexts and beginnings
+    relative: scores need only be comparable among the continuations of a context, which spares the head where all of all
+    contexts have one id. greedy: also tell whether it would be written with temperature 0. share: read common contexts and beginnings
     once (False: each pair by itself, the reference of the tests). done: called with the pairs of each batch.
 
     A context that does not fit `block_size` with its continuation is cut on the left; a continuation longer than that is
@@ -93,32 +93,40 @@ def score_continuations(
             taken, rest = rest[:block_size], rest[block_size:]
             pieces.append((number, read[-(block_size + 1 - len(taken)) :], taken))
             read += taken
-    groups: dict[object, list[int]] = {}
-    for place, (_, context, _) in enumerate(pieces):
-        groups.setdefault(context if share else place, []).append(place)
-    members = list(groups.values())
+    members = _groups(pieces, block_size) if share else [[place] for place in range(len(pieces))]
     contexts = [pieces[group[0]][1] for group in members]
+    head: Head = log_probability_and_greedy if greedy else log_probability
+    if relative and not greedy and all(len(continuation) == 1 for _, continuation in pairs):
+        head = target_logit
     totals, all_greedy = [0.0] * len(pairs), [True] * len(pairs)
     for common, chosen in cluster(contexts) if share else [(0, list(range(len(members))))]:
         prefix = read_prefix(model, contexts[chosen[0]][:common]) if common else None
-        # What needs the head only at its targets goes apart from what needs all of it.
-        bare = [n for n in chosen if relative and all(len(pieces[p][2]) == 1 for p in members[n])]
-        full = sorted(set(chosen) - set(bare))
-        head: Head = log_probability_and_greedy if greedy else log_probability
-        for part, how in ((bare, target_logit), (full, head)):
-            rows = [_tree(contexts[n][common:], [pieces[p][2] for p in members[n]]) for n in part]
-            sizes = [len(members[n]) for n in part]
-            report = None if done is None else _counting(done, sizes)
-            found = predict_rows(model, rows, how, prefix=prefix, batch_tokens=batch_tokens, done=report)
-            for n, values in zip(part, found, strict=True):
-                start = 0
-                for place in members[n]:
-                    number, _, taken = pieces[place]
-                    own = values[start : start + len(taken)]
-                    totals[number] += float(own[:, 0].sum())
-                    all_greedy[number] &= greedy and own.shape[1] > 1 and bool(own[:, 1].all())
-                    start += len(taken)
-    return [Score(total, wins and greedy) for total, wins in zip(totals, all_greedy, strict=True)]
+        rows = [_tree(contexts[n][common:], [pieces[p][2] for p in members[n]]) for n in chosen]
+        report = None if done is None else _counting(done, [len(members[n]) for n in chosen])
+        found = predict_rows(model, rows, head, prefix=prefix, batch_tokens=batch_tokens, done=report)
+        for n, values in zip(chosen, found, strict=True):
+            start = 0
+            for place in members[n]:
+                number, _, taken = pieces[place]
+                own = values[start : start + len(taken)]
+                totals[number] += float(own[:, 0].sum())
+                all_greedy[number] &= greedy and bool(own[:, -1].all())
+                start += len(taken)
+    return [Score(total, wins) for total, wins in zip(totals, all_greedy, strict=True)]
+
+
+def _groups(pieces: Sequence[tuple[int, tuple[int, ...], tuple[int, ...]]], block_size: int) -> list[list[int]]:
+    """Places of pieces with the same context, as many together as lie in block_size behind it."""
+    groups: list[list[int]] = []
+    open_groups: dict[tuple[int, ...], tuple[list[int], int]] = {}
+    for place, (_, context, taken) in enumerate(pieces):
+        group, size = open_groups.get(context, ([], block_size + 1))
+        if size + len(taken) - 1 > block_size:
+            group, size = [], len(context)
+            groups.append(group)
+        group.append(place)
+        open_groups[context] = (group, size + len(taken) - 1)
+    return groups
 
 
 def _tree(context: Sequence[int], branches: Sequence[Sequence[int]]) -> Row:

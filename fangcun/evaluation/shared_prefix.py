@@ -104,7 +104,7 @@ def cluster(texts: Sequence[Sequence[int]], shortest: int = SHORTEST) -> list[tu
     def close(members: list[int], common: int) -> None:
         rest = sum(len(texts[i]) - common for i in members) / len(members)
         if len(members) > 1 and common >= shortest and common >= rest / 2:
-            clusters.append((common, members))
+            clusters.append((common, sorted(members)))
         else:
             alone.extend(members)
 

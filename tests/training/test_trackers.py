@@ -70,7 +70,7 @@ def tensorboard_texts(run: Path) -> list[tuple[int, str]]:
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(run / "tensorboard"), size_guidance={"tensors": 0}).Reload()
-    (tag,) = (tag for tag in reader.Tags()["tensors"] if "text_summary" in tag)
+    (tag,) = (tag for tag in reader.Tags()["tensors"] if "samples" in tag and tag.endswith("text_summary"))
     return [(e.step, e.tensor_proto.string_val[0].decode()) for e in reader.Tensors(tag)]
 
 
