@@ -28,15 +28,15 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, app: FastAPI, engine: Engine | None, settings: ServerSettings) -> None:
         super().__init__(config)
         self._app, self._engine, self._settings = app, engine, settings
-        self._closing: dict[Any, float] = {}
+        self._stuck: dict[Any, float] = {}
 
     async def on_tick(self, counter: int) -> bool:
-        """Once a second, cut connections that were closed and whose peer does not take the last bytes: they never end."""
+        """Once a second, cut connections that have made no way for `read_seconds`: they would never end."""
         if counter % 10 == 0:
             now = time.monotonic()
-            closing = [p for p in self.server_state.connections if p.transport is not None and p.transport.is_closing()]
-            self._closing = {protocol: self._closing.get(protocol, now) for protocol in closing}
-            for protocol, since in self._closing.items():
+            stuck = [protocol for protocol in self.server_state.connections if _is_stuck(protocol)]
+            self._stuck = {protocol: self._stuck.get(protocol, now) for protocol in stuck}
+            for protocol, since in self._stuck.items():
                 if now - since > self._settings.read_seconds:
                     protocol.transport.abort()
         return await super().on_tick(counter)
@@ -51,6 +51,15 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
+def _is_stuck(protocol: Any) -> bool:
+    """Whether a connection was closed and its peer has yet to take the last bytes, or has yet to send the head of a request
+    (after an answer, uvicorn's own keep-alive clock runs until the next one begins)."""
+    if protocol.transport is None or protocol.transport.is_closing():
+        return protocol.transport is not None
+    cycle = protocol.cycle
+    return cycle is None or (cycle.response_complete and protocol.timeout_keep_alive_task is None)
+
+
 def _server(app: FastAPI, engine: Engine | None, settings: ServerSettings, log_level: str) -> _Server:
     config = uvicorn.Config(
         app,
@@ -60,6 +69,7 @@ def _server(app: FastAPI, engine: Engine | None, settings: ServerSettings, log_l
         access_log=False,
         server_header=False,
         lifespan="off",
+        http="h11",
         ws="none",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_CLOSING_SECONDS,

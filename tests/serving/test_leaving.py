@@ -57,6 +57,28 @@ def test_a_body_that_does_not_arrive_is_not_waited_for(slow) -> None:
         assert raw.recv(100).startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.parametrize(("words", "after_another"), [(b"POST / HTTP/1.1\r\nHost: loc", False), (b"GET", True)])
+def test_a_head_that_does_not_arrive_is_not_waited_for(slow, words: bytes, after_another: bool) -> None:
+    with socket.create_connection(("127.0.0.1", slow.port), timeout=10) as raw:
+        if after_another:
+            raw.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            raw.recv(4096)
+        raw.sendall(words)
+        started = time.monotonic()
+        while raw.recv(4096):
+            pass
+        assert time.monotonic() - started < 8
+
+
+def test_a_connection_that_is_kept_is_kept(slow) -> None:
+    with httpx.Client(base_url=slow.url) as http:
+        http.get("/health")
+        time.sleep(2.5)  # more than read_seconds
+        opened = len(list(Path("/dev/fd").iterdir()))
+        http.get("/health")
+        assert len(list(Path("/dev/fd").iterdir())) == opened
+
+
 def test_a_stream_can_be_closed_in_its_middle(slow) -> None:
     client = OpenAI(base_url=slow.base_url, api_key="x", max_retries=0)
     with client.completions.create(stream=True, **LONG) as stream:
