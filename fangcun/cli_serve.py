@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
+import itertools
+import json
 import os
 import sys
 from pathlib import Path
@@ -64,7 +67,7 @@ def serve(
         What clients must send as Authorization: Bearer KEY. Better in the environment, as FANGCUN_API_KEY: a command line
         can be read by others.
     runs
-        A folder of runs to show as they grow, at /runs.
+        A folder of runs to show as they grow, at /runs. Default: the run that is served.
     allowed_host
         Names beside localhost and the host by which the server may be called, behind a proxy say.
     cors_origin
@@ -104,7 +107,14 @@ def serve(
                 fangcun.load(path, dtype=dtype, device=device), max_batch=max_batch, max_waiting=max_waiting
             )
         model_id = name or (model_name(Path(path)) if path is not None else "")
-        app = create_app(engine, model_id=model_id, settings=settings, runs=None if runs is None else Path(runs))
+        run = run_of(Path(path)) if path is not None else None
+        app = create_app(
+            engine,
+            model_id=model_id,
+            settings=settings,
+            runs=run if runs is None else Path(runs),
+            openings=() if run is None else openings_of(run),
+        )
         if settings.api_key is None and not is_local(host):
             _say(f"warning: {host} can be reached from other machines, and there is no API key. Set FANGCUN_API_KEY.")
         what = f"Serving {model_id}" if engine is not None else f"Showing the runs in {runs}"
@@ -118,6 +128,25 @@ def model_name(path: Path) -> str:
     """The name of the run that `path` lies in, or of the folder."""
     path = path.resolve()
     return path.parent.parent.name if path.parent.name == "checkpoints" else path.name
+
+
+def run_of(path: Path) -> Path | None:
+    """The run that `path` is, or that it is a checkpoint of; None where there are no metrics to show."""
+    for folder in (path, path.parent.parent):
+        if (folder / "metrics.jsonl").is_file():
+            return folder
+    return None
+
+
+def openings_of(run: Path, most: int = 20) -> list[str]:
+    """The prompts of the samples that the run wrote while it trained: texts of its own kind to begin with."""
+    found: dict[str, None] = {}
+    with contextlib.suppress(OSError, ValueError), open(run / "samples.jsonl", encoding="utf-8") as file:
+        for line in itertools.islice(file, 1000):
+            prompt = json.loads(line).get("prompt")
+            if isinstance(prompt, str) and prompt:
+                found[prompt] = None
+    return list(found)[:most]
 
 
 def is_local(host: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,11 @@ def create_app(
     model_id: str = "fangcun",
     settings: ServerSettings | None = None,
     runs: Path | None = None,
+    openings: Sequence[str] = (),
 ) -> FastAPI:
     """The ASGI application. The caller starts and closes the engine. `app.state.draining` refuses new requests.
 
-    runs: a folder of runs for the live page. Raises FangcunError when there is neither an engine nor a folder.
+    runs: a run, or a folder of runs, for the live page. openings: texts that the page offers to begin with. Raises FangcunError when there is neither an engine nor a folder.
     """
     if engine is None and runs is None:
         raise FangcunError("There is neither a model nor a folder of runs to serve. Name a run, or --runs FOLDER.")
@@ -52,7 +54,7 @@ def create_app(
     if engine is not None:
         service = Service(engine, model_id, settings, metrics)
         _add_api(app, service)
-        info |= {"model": model_id, **service.info}
+        info |= {"model": model_id, "openings": list(openings), **service.info}
     add_pages(app, info)
     add_runs(app, runs)
     return app

@@ -108,6 +108,7 @@ def test_log_likelihoods_are_those_of_the_model_and_say_what_is_greedy() -> None
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_lm_eval_agrees_on_the_shared_cmmlu_subjects(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
