@@ -17,8 +17,8 @@ from pathlib import Path
 for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ[name] = "1"
 
-import torch
-from common import median_of, reference_gflops, report
+import torch  # noqa: E402
+from common import median_of, reference_gflops, report  # noqa: E402
 
 
 def main() -> None:
