@@ -21,7 +21,7 @@ from fangcun.model import Documents, Transformer
 from fangcun.model.loss import cap_logits
 
 BATCH_TOKENS = 2048
-"""Tokens of a batch, padding included. On two cores 1,024 to 4,096 take the same time, 512 and 16,384 longer."""
+"""Tokens of a batch, padding included. Chosen, not measured."""
 
 LOGITS_AT_ONCE = 1 << 23
 """Logits held in float32 at a time: 32 MiB."""
