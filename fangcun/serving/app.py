@@ -52,7 +52,7 @@ def create_app(
     _add_own(app, engine, metrics)
     info: dict[str, Any] = {"model": None, "needs_key": settings.api_key is not None, "runs": runs is not None}
     if engine is not None:
-        service = Service(engine, model_id, settings, metrics)
+        service = Service(engine, model_id, settings, metrics, is_draining=lambda: app.state.draining)
         _add_api(app, service)
         info |= {"model": model_id, "openings": list(openings), **service.info}
     add_pages(app, info)

@@ -48,6 +48,11 @@ class ApiError(Exception):
         return JsonResponse(self.body, self.status, self.headers)
 
 
+def going_down() -> ApiError:
+    """For a request that comes while the server shuts down."""
+    return ApiError(503, "The server is going down and takes no new requests.", code="shutting_down", headers={"Retry-After": "5"})  # fmt: skip
+
+
 class JsonResponse(Response):
     """JSON as orjson writes it."""
 

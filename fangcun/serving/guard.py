@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fangcun.serving.errors import ApiError
+from fangcun.serving.errors import ApiError, going_down
 from fangcun.serving.metrics import Metrics
 from fangcun.serving.settings import ServerSettings
 
@@ -64,7 +64,7 @@ class Guard:
         if self._settings.api_key is not None and path.startswith(_LOCKED):
             self._check_key(headers.get("authorization", ""), self._settings.api_key)
         if self._is_draining() and path.startswith("/v1") and scope["method"] == "POST":
-            raise ApiError(503, "The server is going down and takes no new requests.", code="shutting_down", headers={"Retry-After": "5"})  # fmt: skip
+            raise going_down()
 
     def _check_host(self, headers: Headers) -> None:
         host = headers.get("host")

@@ -18,7 +18,7 @@ from fangcun.generation import Engine, LanguageModel
 from fangcun.serving.answers import CLIENT_GONE, Answer, EventStream
 from fangcun.serving.bridge import Generation
 from fangcun.serving.choices import Choices
-from fangcun.serving.errors import ApiError, JsonResponse
+from fangcun.serving.errors import ApiError, JsonResponse, going_down
 from fangcun.serving.metrics import Metrics
 from fangcun.serving.plans import DEFAULTS, Plan, plan_chat, plan_completion
 from fangcun.serving.schema import Call, ChatCall, CompletionCall, parse_call
@@ -33,8 +33,17 @@ RETRY_SECONDS = 1
 class Service:
     """One model behind /v1."""
 
-    def __init__(self, engine: Engine, model_id: str, settings: ServerSettings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        model_id: str,
+        settings: ServerSettings,
+        metrics: Metrics,
+        *,
+        is_draining: Callable[[], bool],
+    ) -> None:
         self.engine, self.model_id, self.settings, self.metrics = engine, model_id, settings, metrics
+        self._is_draining = is_draining
         self.created = int(time.time())
         told = f"{model_id} {__version__} {engine.lm.config} {engine.lm.model.embedding.weight.dtype}"
         self.fingerprint = f"fp_{hashlib.sha256(told.encode()).hexdigest()[:12]}"
@@ -113,6 +122,8 @@ class Service:
             plan = await asyncio.to_thread(plan_of, call, self.engine.lm, self.settings)
         except FangcunError as error:
             raise ApiError(400, str(error)) from None
+        if self._is_draining():  # since the guard looked: a body may take its time
+            raise going_down()
         generation = Generation(self.engine, self.settings.timeout_seconds)
         generation.submit(plan.requests, retry_seconds=RETRY_SECONDS)
         shape, scored = shape_of(call)

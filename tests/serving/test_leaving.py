@@ -169,3 +169,29 @@ def test_what_does_not_end_in_time_is_ended_with_an_error() -> None:
         next(stream)
     with pytest.raises(APIError, match="going down"):
         list(stream)
+
+
+def test_a_request_whose_body_arrives_while_the_server_goes_down_is_told_so() -> None:
+    from tiny_server import tiny_lm
+
+    from fangcun.generation import Engine
+    from fangcun.serving import ServerSettings, create_app, serving
+
+    engine, settings = Engine(tiny_lm()), ServerSettings(port=0)
+    app = create_app(engine, model_id="tiny", settings=settings)
+    down = serving(app, engine, settings)
+    url = down.__enter__()
+    data = json.dumps({**LONG, "max_tokens": 1}).encode()
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10) as raw:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(data)}\r\n\r\n"
+        raw.sendall(head.encode() + data[:5])
+        time.sleep(0.2)  # the head is read, the guard has let it in
+        leaving = threading.Thread(target=down.__exit__, args=(None, None, None))
+        leaving.start()
+        while not app.state.draining or engine._thread is not None:
+            time.sleep(0.01)
+        raw.sendall(data[5:])
+        answer = raw.recv(4000)
+    assert answer.startswith(b"HTTP/1.1 503") and b"retry-after: 5" in answer
+    leaving.join(10)
+    assert not leaving.is_alive()
