@@ -59,6 +59,33 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
 
 
+class Bf16Head(nn.Module):
+    """The head of a bf16 model, which is most of what a small model reads for a token, packed twice.
+
+    For a few rows FBGEMM's product reads it a third faster than oneDNN's. Its weights are float16, in which a bf16 number
+    from 2^-17 to 65504 is exact, and smaller ones are off by 2^-25 at most.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.many = PackedLinear(weight, None)
+        self.few = torch.ops.quantized.linear_prepack_fp16(weight.detach().float(), None)
+
+    @classmethod
+    def fits(cls, weight: Tensor) -> bool:
+        """Whether there are such products here, and the weights are numbers that float16 has."""
+        if weight.dtype != torch.bfloat16 or not bool(weight.abs().max() < 65504):
+            return False
+        return _works(lambda small, _: cls(small), torch.bfloat16, 0.01, rows=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        if x.numel() > SLOW_ROWS * x.shape[-1]:
+            return self.many(x)
+        out = torch.ops.quantized.linear_dynamic_fp16(x.reshape(-1, x.shape[-1]).float(), self.few)
+        return out.view(*x.shape[:-1], -1).to(x.dtype)
+
+
 class Int8Linear(nn.Module):
     """x W^T + b with both in 8 bits: whole numbers times a scale for each row, products summed exactly (FBGEMM)."""
 
@@ -201,12 +228,11 @@ def packs(dtype: torch.dtype, packing: Packing = "float") -> bool:
     return _works(_layer(packing), dtype, allowed)
 
 
-@lru_cache(maxsize=16)
-def _works(layer: Layer, dtype: torch.dtype, allowed: float) -> bool:
+def _works(layer: Layer, dtype: torch.dtype, allowed: float, rows: int = 3) -> bool:
     """Whether a small product comes out right, to a share of its largest entry."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(48, 64, generator=generator).to(dtype)
-    x = torch.randn(3, 64, generator=generator)
+    x = torch.randn(rows, 64, generator=generator)
     try:
         got = layer(weight, None)(x)
     except (RuntimeError, AttributeError, NotImplementedError):
@@ -233,7 +259,8 @@ def pack(model: Transformer, packing: Packing = "float") -> Transformer:
     layer = _layer(packing)
     with torch.inference_mode(False), torch.no_grad():
         model.requires_grad_(False)
-        model.packed_head = layer(model.head_weight, None)
+        twice = packing == "float" and Bf16Head.fits(model.head_weight)
+        model.packed_head = Bf16Head(model.head_weight) if twice else layer(model.head_weight, None)
         for module in list(model.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, MLP) and child.gate is not None:
