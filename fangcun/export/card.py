@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -60,8 +61,16 @@ class _English:
     """The card's sentences; the Chinese card replaces the words."""
 
     unknown = "not known"
-    titles = ("Model", "Data", "Training", "Results", "Intended use and limits", "Licence", "Use")
-    row = {
+    titles: ClassVar[tuple[str, ...]] = (
+        "Model",
+        "Data",
+        "Training",
+        "Results",
+        "Intended use and limits",
+        "Licence",
+        "Use",
+    )
+    row: ClassVar[dict[str, str]] = {
         "form": "Files", "parameters": "Parameters", "shape": "Shape", "context": "Context", "tokenizer": "Tokenizer",
         "end": "End of a document", "chat": "Chat template", "sources": "Sources", "train": "Training text",
         "val": "Validation text", "tokens": "Tokens", "drops": "Left out by cleaning and filters", "step": "Steps",
@@ -199,8 +208,8 @@ class _English:
 
 class _Chinese(_English):
     unknown = "未知"
-    titles = ("模型", "数据", "训练", "结果", "用途与局限", "许可证", "使用")
-    row = {
+    titles: ClassVar[tuple[str, ...]] = ("模型", "数据", "训练", "结果", "用途与局限", "许可证", "使用")
+    row: ClassVar[dict[str, str]] = {
         "form": "文件", "parameters": "参数量", "shape": "结构", "context": "上下文", "tokenizer": "分词器",
         "end": "文档结束符", "chat": "对话模板", "sources": "来源", "train": "训练文本", "val": "验证文本",
         "tokens": "词元数", "drops": "清洗与过滤去掉的", "step": "步数", "seen": "训练过的词元", "time": "用时",

@@ -14,7 +14,9 @@ from typing import Any
 
 def start(path: str, context_tokens: int, threads: int) -> Any:
     """A server on a free port of the loopback, for one request at a time."""
-    import xllamacpp
+    import importlib
+
+    xllamacpp: Any = importlib.import_module("xllamacpp")  # its package has no types
 
     params = xllamacpp.CommonParams()
     params.model.path = path
