@@ -89,6 +89,11 @@ class Engine:
         return len(self._active) + (self._filling is not None)
 
     @property
+    def alive(self) -> bool:
+        """False once its own thread has died of a fault in the engine itself: nothing more will be answered."""
+        return self._thread is None or self._thread.is_alive()
+
+    @property
     def waiting(self) -> int:
         """Samples that wait for a place."""
         return len(self._incoming)

@@ -64,10 +64,11 @@ def _add_own(app: FastAPI, engine: Engine | None, metrics: Metrics) -> None:
     @app.get("/health", summary="Ready, or going down")
     async def health() -> Response:
         draining = app.state.draining
-        body = {"status": "draining" if draining else "ready"}
+        dead = engine is not None and not engine.alive
+        body: dict[str, Any] = {"status": "dead" if dead else "draining" if draining else "ready"}
         if engine is not None:
             body |= {"running": engine.running, "waiting": engine.waiting}
-        return JsonResponse(body, 503 if draining else 200)
+        return JsonResponse(body, 503 if draining or dead else 200)
 
     @app.get("/metrics", summary="Counts for Prometheus")
     async def counts() -> Response:

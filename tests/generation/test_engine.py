@@ -303,3 +303,19 @@ def test_an_engine_nobody_uses_sleeps(make_model: Make, words: Tokenizer) -> Non
     time.sleep(0.3)
     assert time.process_time() - before < 0.2
     engine.close()
+
+
+def test_an_engine_whose_thread_died_says_so(
+    make_model: Make, words: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(LanguageModel(make_model("qwen3", block_size=16), words))
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(engine, "turn", lambda: 1 / 0)
+    engine.start()
+    assert engine.alive
+    engine.submit(Request((1,)), lambda _: None)
+    for _ in range(100):
+        if not engine.alive:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the thread does not die")
