@@ -110,6 +110,16 @@ def evaluate(
         raise ConfigError("--predictions: writes the answers of one model in one exam.")
     if samples is not None and samples < 1:
         raise ConfigError(f"--samples is {samples}, expected at least 1.")
+    _refuse_unused("--text", bool(text), txt_split=txt_split != "file", stride=stride is not None)
+    _refuse_unused(
+        "--exam", bool(exam), subjects=bool(subjects), form=form != "letter", shots=shots != 0,
+        prompt_style=prompt_style != "lm-eval",
+    )  # fmt: skip
+    _refuse_unused(
+        "--samples", samples is not None, prompts=bool(prompts), max_new_tokens=max_new_tokens != 256,
+        temperature=temperature != 0.8, top_k=top_k != 50, seed=seed != 0,
+    )  # fmt: skip
+    _refuse_unused("--harness", bool(harness), include_path=include_path is not None)
     settings = {"temperature": temperature, "top_k": top_k or None, "max_new_tokens": max_new_tokens, "seed": seed}
     jobs: list[tuple[str, Measure, Show]] = []
     if html is not None:
@@ -141,6 +151,15 @@ def evaluate(
             json.dumps(whole, ensure_ascii=False, indent=1) + "\n", encoding="utf-8", newline="\n"
         )
     return 0
+
+
+def _refuse_unused(task: str, asked: bool, **given: bool) -> None:
+    """A setting of a task that was not asked for would change nothing."""
+    for name, is_given in given.items():
+        if is_given and not asked:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: belongs to {task}, which is not given. Give {task}, or leave it out."
+            )
 
 
 def _describe(model: LanguageModel, path: str, dtype: str) -> dict[str, Any]:
