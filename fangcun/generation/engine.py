@@ -133,9 +133,11 @@ class Engine:
                 if not events:
                     if self._thread is None:
                         self.turn()
-                    else:
+                    elif self.alive:
                         arrived.wait(0.5)
                         arrived.clear()
+                    else:
+                        raise FangcunError("The engine's thread has died; its error is in the log. Make a new engine.")
                     continue
                 event = events.popleft()
                 if isinstance(event, Finished):
