@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 from cyclopts import Parameter
 
+from fangcun.cli_sampling import Sampling, SamplingFlags
 from fangcun.errors import FangcunError, did_you_mean
 
 if TYPE_CHECKING:
@@ -32,14 +33,7 @@ def chat(
     *,
     system: str | None = None,
     max_new_tokens: int = 512,
-    temperature: float = 0.8,
-    top_k: int = 50,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    frequency_penalty: float = 0.0,
-    presence_penalty: float = 0.0,
-    no_repeat_ngram: int = 12,
+    sampling: Sampling = None,
     seed: int | None = None,
     base: Annotated[bool, Parameter(negative=())] = False,
     dtype: Dtype = "auto",
@@ -55,22 +49,6 @@ def chat(
         What the model is told before the conversation.
     max_new_tokens
         Tokens of an answer at most.
-    temperature
-        0 is greedy: always the likeliest token.
-    top_k
-        Sample among the k likeliest tokens. 0: all.
-    top_p
-        Sample among the likeliest tokens that together have this probability.
-    min_p
-        Sample among tokens with at least this share of the likeliest one's probability.
-    repetition_penalty
-        Above 1 makes tokens that were used less likely.
-    frequency_penalty
-        Taken off a token's logit for each time that it was written.
-    presence_penalty
-        Taken off a token's logit once it was written.
-    no_repeat_ngram
-        No run of this many tokens is written twice, which ends loops; the prompt may be quoted. 0: no such rule.
     seed
         The same seed and the same words give the same answers.
     base
@@ -81,18 +59,9 @@ def chat(
         cpu, cuda, cuda:1; auto takes cuda where there is one.
     """
     import fangcun
-    from fangcun.generation import Engine, SamplingSettings
+    from fangcun.generation import Engine
 
-    settings = SamplingSettings(
-        temperature,
-        top_k or None,
-        top_p,
-        repetition_penalty,
-        min_p,
-        no_repeat_ngram,
-        frequency_penalty,
-        presence_penalty,
-    )
+    settings = (sampling or SamplingFlags()).settings()
     lm = fangcun.load(path, dtype=dtype, device=device)
     talks = lm.tokenizer.chat_template is not None and not base
     if system is not None and not talks:

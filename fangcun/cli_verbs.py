@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from fangcun.cli_sampling import Sampling, SamplingFlags
 from fangcun.errors import ConfigError, did_you_mean
 
 
@@ -20,14 +21,7 @@ def generate(
     *,
     prompt: str = "",
     max_new_tokens: int = 256,
-    temperature: float = 0.8,
-    top_k: int = 50,
-    top_p: float = 1.0,
-    min_p: float = 0.0,
-    repetition_penalty: float = 1.0,
-    frequency_penalty: float = 0.0,
-    presence_penalty: float = 0.0,
-    no_repeat_ngram: int = 12,
+    sampling: Sampling = None,
     seed: int | None = None,
     n: int = 1,
     stop: Annotated[list[str] | None, Parameter(negative=(), consume_multiple=True)] = None,
@@ -46,22 +40,6 @@ def generate(
         The opening. Empty: a new document.
     max_new_tokens
         Tokens to write at most; the end of the document comes first where the model writes it.
-    temperature
-        0 is greedy: always the likeliest token.
-    top_k
-        Sample among the k likeliest tokens. 0: all.
-    top_p
-        Sample among the likeliest tokens that together have this probability.
-    min_p
-        Sample among tokens with at least this share of the likeliest one's probability.
-    repetition_penalty
-        Above 1 makes tokens that were used less likely.
-    frequency_penalty
-        Taken off a token's logit for each time that it was written.
-    presence_penalty
-        Taken off a token's logit once it was written.
-    no_repeat_ngram
-        No run of this many tokens is written twice, which ends loops; the prompt may be quoted. 0: no such rule.
     seed
         The same seed gives the same text.
     n
@@ -78,21 +56,12 @@ def generate(
         cpu, cuda, cuda:1; auto takes cuda where there is one.
     """
     import fangcun
-    from fangcun.generation import Engine, Piece, Request, SamplingSettings, TokenScore
+    from fangcun.generation import Engine, Piece, Request, TokenScore
     from fangcun.generation.stopping import check_stop
 
     if stream and (n > 1 or logprobs):
         raise ConfigError(f"--stream: not together with {'--logprobs' if logprobs else '--n'}. Leave one of them out.")
-    settings = SamplingSettings(
-        temperature,
-        top_k or None,
-        top_p,
-        repetition_penalty,
-        min_p,
-        no_repeat_ngram,
-        frequency_penalty,
-        presence_penalty,
-    )
+    settings = (sampling or SamplingFlags()).settings()
     model = fangcun.load(path, dtype=dtype, device=device)
     request = Request(
         model.encode_prompt(prompt), settings, max_new_tokens, seed, check_stop(stop or ()),
