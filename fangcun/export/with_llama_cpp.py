@@ -46,6 +46,17 @@ def tokenize(server: Any, text: str) -> list[int]:
     return list(ask(server, "/tokenize", body)["tokens"])
 
 
+def log_probabilities(answer: dict[str, Any], vocab_size: int) -> list[float] | None:
+    """Those of the first token written; None where the server tells none: it keeps back a token that ends inside a character."""
+    told = answer.get("completion_probabilities")
+    if not told or told[0]["id"] != answer["tokens"][0]:
+        return None
+    row = [float("-inf")] * vocab_size
+    for entry in told[0]["top_logprobs"]:
+        row[entry["id"]] = entry["logprob"]
+    return row
+
+
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """Ids of the texts, log-probabilities of the prompts' last position, greedy continuations (the end included)."""
     server = start(job["path"], job["context_tokens"], job["threads"])
@@ -53,10 +64,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     greedy = {"temperature": 0, "samplers": ["top_k"], "top_k": 1, "cache_prompt": False, "return_tokens": True}
     for prompt, room in zip(job["prompts"], job["rooms"], strict=True):
         first = ask(server, "/completion", {"prompt": prompt, "n_predict": 1, "n_probs": job["vocab_size"], **greedy})
-        row = [float("-inf")] * job["vocab_size"]
-        for entry in first["completion_probabilities"][0]["top_logprobs"]:
-            row[entry["id"]] = entry["logprob"]
-        logits.append(row)
+        logits.append(log_probabilities(first, job["vocab_size"]))
         answer = ask(server, "/completion", {"prompt": prompt, "n_predict": room, **greedy})
         ids = list(answer["tokens"])
         if answer.get("stop_type") == "eos" and (not ids or ids[-1] not in job["end_ids"]):
