@@ -10,7 +10,7 @@ from shapes import FAMILIES, random_config, random_model
 
 from fangcun.model import KVCache
 from fangcun.model.packed import (
-    Bf16Head,
+    Bf16Linear,
     Int4Linear,
     Int8Linear,
     OneDnnInt8Linear,
@@ -49,18 +49,19 @@ def test_packed_bf16_is_nearer_to_float32_than_plain_bf16() -> None:
     assert packed < plain
 
 
-def test_a_bf16_head_is_the_product_of_its_weights_for_few_rows_and_many() -> None:
+def test_a_bf16_product_is_that_of_its_weights_for_few_rows_and_many() -> None:
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(90, 40, generator=generator).bfloat16()
-    if not Bf16Head.fits(weight):
+    if not Bf16Linear.fits(weight):
         pytest.skip("this torch has no float16 products on this CPU")
-    head, x = Bf16Head(weight), torch.randn(9, 40, generator=generator)
-    wanted = x @ weight.float().T
+    bias = torch.randn(90, generator=generator).bfloat16()
+    head, x = Bf16Linear(weight, bias), torch.randn(9, 40, generator=generator)
+    wanted = x @ weight.float().T + bias.float()
     for count in (1, 4):  # the weights are exact, and so is the input
         torch.testing.assert_close(head(x[:count]), wanted[:count], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(head(x), wanted, atol=0.1, rtol=0.02)
-    assert not Bf16Head.fits(weight * 1e6)
-    assert not Bf16Head.fits(weight.float())
+    assert not Bf16Linear.fits(weight * 1e6)
+    assert not Bf16Linear.fits(weight.float())
 
 
 @pytest.mark.parametrize(("packing", "allowed"), [("int8", 0.03), ("int4", 0.35)])
